@@ -1,0 +1,5 @@
+"""`python -m daemon` is the `footlight` command."""
+
+from daemon.cli import main
+
+main()

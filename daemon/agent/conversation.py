@@ -1,0 +1,39 @@
+"""What the model is told: the messages of a session in the Messages API's form, kept in the store as they are added."""
+
+from typing import Any
+
+from daemon.journal.store import Store
+
+_Block = dict[str, Any]
+
+
+class Conversation:
+    """One session's messages."""
+
+    def __init__(self, store: Store, session_id: str) -> None:
+        self.messages: list[dict[str, Any]] = store.conversation(session_id)
+        self._store = store
+        self._session_id = session_id
+
+    def add(self, role: str, content: list[_Block]) -> None:
+        """Say something; nothing is no message."""
+        if content:
+            self._store.add_message(self._session_id, len(self.messages), {"role": role, "content": content})
+            self.messages.append({"role": role, "content": content})
+
+    def unanswered(self) -> list[_Block]:
+        """The tool calls of the last message, which must be answered before anything else is said."""
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            return []
+        return [block for block in self.messages[-1]["content"] if block["type"] == "tool_use"]
+
+    def answer(self, done: list[_Block], otherwise: str) -> None:
+        """Answer the last message's tool calls: with what was done, the rest with an error text."""
+        answered = {block["tool_use_id"] for block in done}
+        rest = [tool_result(call["id"], otherwise, is_error=True) for call in self.unanswered() if call["id"] not in answered]
+        self.add("user", done + rest)
+
+
+def tool_result(tool_use_id: str, text: str, *, is_error: bool) -> _Block:
+    """The answer to one tool call."""
+    return {"type": "tool_result", "tool_use_id": tool_use_id, "content": text, "is_error": is_error}

@@ -1,0 +1,102 @@
+"""The anthropic SDK: imported late and in a thread, one shared client for each place that models are at.
+
+Importing it takes 2.4 s of CPU and 76 MB (docs/design.md, D11), so nothing else in footlight imports it.
+"""
+
+import importlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from daemon.agent.script import Script, load_script
+from daemon.agent.scripted import open_scripted_model
+from daemon.config import Config
+from daemon.errors import CallerError, ModelError
+from daemon.services import Services, open_services
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+
+SCRIPTED = "scripted"
+
+
+class Models:
+    """Made by `open_models`."""
+
+    def __init__(self, config: Config, services: Services) -> None:
+        self._config = config
+        self._services = services
+        self._script: Script | None = load_script(config.script) if config.script or config.model == SCRIPTED else None
+        self._clients: dict[str, AsyncAnthropic] = {}
+        self._lock = trio.Lock()
+
+    def refuse_unusable(self, model: str) -> None:
+        """Raise `CallerError` where no session could use this model."""
+        if model != SCRIPTED and not self._config.anthropic_api_key:
+            detail = "no ANTHROPIC_API_KEY is set; set one, or use the model `scripted`, which needs no account"
+            raise CallerError("model_unavailable", 503, detail)
+
+    async def warm_up(self) -> None:
+        """Do the slow import now, so that the first session need not."""
+        await trio.to_thread.run_sync(importlib.import_module, "anthropic")
+
+    async def client(self, model: str) -> "AsyncAnthropic":
+        """The client through which a model is asked; the first call for a place opens it."""
+        place = SCRIPTED if model == SCRIPTED else "api"
+        async with self._lock:
+            if place not in self._clients:
+                await self.warm_up()
+                import anthropic  # noqa: PLC0415
+
+                options: dict[str, Any] = {"api_key": self._config.anthropic_api_key, "base_url": self._config.anthropic_base_url}
+                if place == SCRIPTED:
+                    script = self._script or load_script(None)
+                    pace = self._config.script_pace
+                    options = {"api_key": SCRIPTED, "base_url": await self._services.start(open_scripted_model, script, pace)}
+                self._clients[place] = anthropic.AsyncAnthropic(**options, max_retries=self._config.model_retries)
+            return self._clients[place]
+
+    async def aclose(self) -> None:
+        """Close the clients' connections."""
+        for client in self._clients.values():
+            await client.close()
+
+
+def model_error(error: Exception) -> ModelError | None:
+    """An error of the SDK or of its connection as ours; None for any other."""
+    import anthropic  # noqa: PLC0415
+    import httpx2  # noqa: PLC0415
+
+    if isinstance(error, anthropic.APIStatusError):
+        body: Any = error.body
+        inner = body.get("error") if isinstance(body, dict) else None
+        kind = inner.get("type", "api_error") if isinstance(inner, dict) else "api_error"
+        message = inner.get("message", error.message) if isinstance(inner, dict) else error.message
+        retryable = error.status_code in {408, 409, 429} or error.status_code >= 500 or kind == "overloaded_error"
+        return ModelError(f"{error.status_code}: {message}", error_type=kind, retryable=retryable)
+    if isinstance(error, (anthropic.APIConnectionError, httpx2.HTTPError)):
+        return ModelError(f"the connection to the model failed: {error}", error_type="connection_error", retryable=True)
+    if isinstance(error, anthropic.AnthropicError):
+        return ModelError(str(error), error_type="api_error", retryable=False)
+    if isinstance(error, (ValueError, KeyError, AttributeError)):
+        return ModelError(f"the model's answer is malformed: {error!r}", error_type="malformed_answer", retryable=True)
+    if isinstance(error, trio.TooSlowError):
+        return ModelError("the model fell silent", error_type="silence", retryable=True)
+    return None
+
+
+@asynccontextmanager
+async def open_models(config: Config) -> AsyncIterator[Models]:
+    """The models of one daemon. Leaving closes clients and ends the scripted model."""
+    async with open_services() as services:
+        models = Models(config, services)
+        try:
+            yield models
+        finally:
+            with trio.move_on_after(1, shield=True):
+                await models.aclose()
+
+
+__all__ = ["SCRIPTED", "Models", "model_error", "open_models"]

@@ -1,0 +1,116 @@
+"""What the agent can do: the file tools, by the names and input schemas of the SDK's `agent_toolset_20260401`.
+
+Only names and schemas are the SDK's; its implementations check a path before they open it, which loses races (D8, D14).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import trio
+
+from daemon.workspace.files import Refused, Workspace, relative
+
+TRUNCATED = "\n[truncated: {size} characters in all]"
+
+
+class _Read(msgspec.Struct):
+    file_path: str
+    view_range: list[int] | None = None
+
+
+class _Write(msgspec.Struct):
+    file_path: str
+    content: str
+
+
+class _Edit(msgspec.Struct):
+    file_path: str
+    old_string: str
+    new_string: str
+    replace_all: bool | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a tool call came to."""
+
+    text: str
+    is_error: bool = False
+    changed: tuple[str, ...] = ()  # paths beneath the workspace
+
+
+class Tools:
+    """The tools of one session."""
+
+    def __init__(self, workspace: Workspace, *, max_result: int) -> None:
+        self._workspace = workspace
+        self._max_result = max_result
+        self._tools: dict[str, tuple[type, Callable[[Any], Result]]] = {
+            "read": (_Read, self._read),
+            "write": (_Write, self._write),
+            "edit": (_Edit, self._edit),
+        }
+
+    def definitions(self) -> list[dict[str, Any]]:
+        """The tools as the Messages API takes them."""
+        from anthropic.lib.tools.agent_toolset import AgentToolContext, beta_agent_toolset_20260401  # noqa: PLC0415
+
+        offered = beta_agent_toolset_20260401(AgentToolContext(workdir="/"))
+        known = (tool.to_dict() for tool in offered)
+        return [{key: tool[key] for key in ("name", "description", "input_schema")} for tool in known if tool["name"] in self._tools]  # type: ignore[literal-required]
+
+    async def run(self, name: str, arguments: Any) -> Result:
+        """Carry out one call. Cancelled, a file is as it was or as it should be: the call is not cut in the middle."""
+        if name not in self._tools:
+            return Result(f"there is no tool {name!r}", is_error=True)
+        shape, call = self._tools[name]
+        try:
+            result = await trio.to_thread.run_sync(call, msgspec.convert(arguments, shape))
+        except msgspec.ValidationError as error:
+            return Result(f"{name}: {error}", is_error=True)
+        except Refused as error:
+            return Result(f"{name}: {error}", is_error=True)
+        if len(result.text) > self._max_result:
+            text = result.text[: self._max_result] + TRUNCATED.format(size=len(result.text))
+            return Result(text, result.is_error, result.changed)
+        return result
+
+    def _read(self, call: _Read) -> Result:
+        lines = _text(self._workspace, call.file_path).split("\n")
+        if call.view_range is None:
+            return Result("\n".join(lines))
+        if len(call.view_range) != 2:
+            raise Refused("view_range is [first line, last line]")
+        first, last = call.view_range
+        return Result("\n".join(lines[max(0, first - 1) : None if last == -1 else max(0, last)]))
+
+    def _write(self, call: _Write) -> Result:
+        data = _bytes(call.content)
+        self._workspace.write(call.file_path, data)
+        return Result(f"wrote {len(data)} bytes to {call.file_path}", changed=(relative(call.file_path),))
+
+    def _edit(self, call: _Edit) -> Result:
+        text = _text(self._workspace, call.file_path)
+        count = text.count(call.old_string) if call.old_string else 0
+        if count == 0:
+            raise Refused(f"old_string does not occur in {call.file_path}")
+        if count > 1 and not call.replace_all:
+            raise Refused(f"old_string occurs {count} times in {call.file_path}; it must be unique, or set replace_all")
+        self._workspace.write(call.file_path, _bytes(text.replace(call.old_string, call.new_string)))
+        return Result(f"edited {call.file_path} ({count} replacement(s))", changed=(relative(call.file_path),))
+
+
+def _text(workspace: Workspace, path: str) -> str:
+    try:
+        return workspace.read(path).decode()
+    except UnicodeDecodeError:
+        raise Refused(f"{path}: not UTF-8 text") from None
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise Refused("the text holds half of a surrogate pair") from None

@@ -1,0 +1,85 @@
+"""The Quart-Trio app: routes, and before them who may call, and after them what an error looks like."""
+
+from typing import Any
+
+import structlog
+from quart import Response, request
+from quart_schema import Info, QuartSchema
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from daemon import __version__
+from daemon.api import events, sessions, status
+from daemon.api.guard import Caller, check
+from daemon.api.schemas import problem
+from daemon.config import Config
+from daemon.errors import CallerError
+from daemon.sessions.registry import Registry
+
+log = structlog.get_logger()
+
+_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 408: "request_timeout", 413: "payload_too_large"}
+_CORS = {
+    "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
+    "Access-Control-Expose-Headers": "Retry-After",
+    "Access-Control-Max-Age": "600",
+}
+
+
+def build_app(registry: Registry, config: Config) -> QuartTrio:
+    """The app for one daemon."""
+    app = QuartTrio("footlight")
+    app.config["MAX_CONTENT_LENGTH"] = config.max_body
+    app.config["BODY_TIMEOUT"] = config.head_deadline
+    QuartSchema(app, info=Info(title="footlight", version=__version__), redoc_ui_path=None, scalar_ui_path=None)
+    for noun in (sessions, events, status):
+        app.register_blueprint(noun.routes(registry))
+
+    @app.before_request
+    async def guard() -> Response | None:
+        check(_caller(), config)
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            return Response("", 204)
+        return None
+
+    @app.after_request
+    async def finish(response: Response) -> Response:
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        if config.allow_origin:
+            response.headers.add("Vary", "Origin")
+            if (origin := request.headers.get("Origin")) in config.allow_origin:
+                response.headers.update({"Access-Control-Allow-Origin": origin, **_CORS})
+        return response
+
+    @app.errorhandler(CallerError)
+    async def refused(error: CallerError) -> Response:
+        return problem(error, error.code.replace("_", " ").capitalize())
+
+    @app.errorhandler(HTTPException)
+    async def failed(error: HTTPException) -> Response:
+        code = error.code or 500
+        response = problem(CallerError(_CODES.get(code, "http_error"), code, error.description or error.name), error.name)
+        if (allowed := getattr(error, "valid_methods", None)) is not None:
+            response.headers["Allow"] = ", ".join(allowed)
+        return response
+
+    @app.errorhandler(Exception)
+    async def broken(error: Exception) -> Response:
+        log.error("request_failed", path=request.path, exc_info=error)
+        return problem(CallerError("internal_error", 500, "the log says more"), "Internal error")
+
+    return app
+
+
+def _caller() -> Caller:
+    scope: Any = request.scope
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return Caller(
+        host=request.headers.get("Host"),
+        origin=request.headers.get("Origin"),
+        bearer=token.strip() if scheme.lower() == "bearer" else None,
+        peer=scope["client"][0] if scope.get("client") else None,
+        local=scope["server"][0] if scope.get("server") else None,
+        forwarded="X-Forwarded-For" in request.headers or "Forwarded" in request.headers,
+    )

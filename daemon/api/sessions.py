@@ -1,0 +1,82 @@
+"""Routes of a session: making it, looking at it, ending it."""
+
+from quart import Blueprint, Response, request
+from quart_schema import document_querystring, document_request, document_response, tag
+
+from daemon.api.schemas import ChatAnswer, DeleteQuery, ListQuery, Problem, SessionList, WaitQuery, answer, body, query
+from daemon.errors import invalid_request
+from daemon.sessions.lifecycle import Status
+from daemon.sessions.record import SessionView
+from daemon.sessions.registry import Asked, Registry, log
+
+_SAID = {
+    "created": "Session created; its URL follows",
+    "queued": "Session exists; the message is its next prompt",
+    "duplicate": "This message was accepted before",
+}
+
+
+def routes(registry: Registry) -> Blueprint:
+    """The routes, bound to one daemon's sessions."""
+    blueprint = Blueprint("sessions", __name__)
+
+    @blueprint.post("/api/chat")
+    @tag(["sessions"])
+    @document_request(Asked)
+    @document_response(ChatAnswer, 201)
+    @document_response(ChatAnswer, 200)
+    @document_response(Problem, 422)
+    @document_response(Problem, 429)
+    async def chat() -> Response:
+        """Start a session, or give one its next prompt."""
+        asked = await body(Asked)
+        log.info("request", method="POST", path="/api/chat", session_id=asked.session_id or "new")
+        view, accepted = await registry.chat(asked)
+        fields = {name: getattr(view, name) for name in view.__struct_fields__}
+        status = 201 if accepted == "created" else 200
+        return answer(ChatAnswer(**fields, accepted=accepted, message=_SAID[accepted]), status)
+
+    @blueprint.get("/api/sessions/<session_id>")
+    @tag(["sessions"])
+    @document_querystring(WaitQuery)
+    @document_response(SessionView, 200)
+    @document_response(Problem, 404)
+    async def get(session_id: str) -> Response:
+        """A session; `wait` answers as soon as it has its URL or has ended."""
+        if request.query_string and (wait := query(WaitQuery).wait):
+            return answer(await registry.wait(session_id, wait))
+        return answer(registry.get(session_id))
+
+    @blueprint.get("/api/sessions")
+    @tag(["sessions"])
+    @document_querystring(ListQuery)
+    @document_response(SessionList, 200)
+    async def list_() -> Response:
+        """All sessions, newest first."""
+        asked = query(ListQuery)
+        statuses = [status for status in asked.status.split(",") if status]
+        if unknown := set(statuses) - {*Status}:
+            raise invalid_request(f"query: there is no status {min(unknown)!r}", status=400)
+        if asked.cursor is not None and not (asked.cursor.isascii() and asked.cursor.isdecimal() and len(asked.cursor) < 19):
+            raise invalid_request("query: not a cursor of this list", status=400)
+        views, total, following = registry.list(statuses, int(asked.cursor) if asked.cursor else None, asked.limit)
+        return answer(SessionList(views, total, str(following) if following else None))
+
+    @blueprint.delete("/api/sessions/<session_id>")
+    @tag(["sessions"])
+    @document_querystring(DeleteQuery)
+    @document_response(SessionView, 200)
+    @document_response(Problem, 404)
+    async def delete(session_id: str) -> Response:
+        """End a session; answered when its tunnel, listener, clients and processes are gone."""
+        return answer(await registry.delete(session_id, purge=query(DeleteQuery).purge))
+
+    @blueprint.post("/api/sessions/<session_id>/interrupt")
+    @tag(["sessions"])
+    @document_response(SessionView, 200)
+    @document_response(Problem, 404)
+    async def interrupt(session_id: str) -> Response:
+        """End the current turn; the session stays."""
+        return answer(registry.interrupt(session_id))
+
+    return blueprint

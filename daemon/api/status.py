@@ -1,0 +1,59 @@
+"""Routes of the daemon itself: health, metrics, and a word for whoever opens it in a browser."""
+
+import trio
+from quart import Blueprint, Response
+from quart_schema import document_response, hide, tag
+
+from daemon import __version__
+from daemon.api.schemas import Health, answer
+from daemon.sessions.registry import Registry
+
+_WELCOME = """\
+footlight {version}: one live URL per AI agent session
+
+POST   /api/chat                       {{"message": "Build a restaurant menu"}} starts a session
+GET    /api/sessions                   all sessions
+GET    /api/sessions/ID?wait=30        one session, as soon as its URL answers
+GET    /api/sessions/ID/events         its history; with Accept: text/event-stream live
+POST   /api/sessions/ID/interrupt      ends the current turn
+DELETE /api/sessions/ID                ends the session
+GET    /health /metrics /openapi.json /docs
+"""
+
+
+def routes(registry: Registry) -> Blueprint:
+    """The routes, bound to one daemon's sessions."""
+    blueprint = Blueprint("status", __name__)
+    started = trio.current_time()
+
+    @blueprint.get("/health")
+    @tag(["daemon"])
+    @document_response(Health, 200)
+    async def health() -> Response:
+        """Whether the daemon is well."""
+        counts = registry.counts()
+        return answer(
+            Health(
+                status="shutting_down" if registry.closing else "healthy",
+                version=__version__,
+                sessions=counts["sessions"],
+                clients=counts["clients"],
+                uptime_seconds=round(trio.current_time() - started, 3),
+            )
+        )
+
+    @blueprint.get("/metrics")
+    @hide
+    async def metrics() -> Response:
+        """The counts as Prometheus text."""
+        from daemon.api.metrics import exposition  # noqa: PLC0415  # prometheus_client is needed by nobody else
+
+        return Response(exposition(registry, trio.current_time() - started), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @blueprint.get("/")
+    @hide
+    async def root() -> Response:
+        """What there is."""
+        return Response(_WELCOME.format(version=__version__), content_type="text/plain; charset=utf-8")
+
+    return blueprint

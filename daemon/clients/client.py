@@ -1,0 +1,148 @@
+"""One WebSocket: a task reads commands, one sends what the journal has, one asks whether the peer is still there.
+
+Any of them ending ends the connection. The sender is a cursor into the journal, so replay and live are the same line, and a
+slow client delays nobody.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+
+from daemon.clients.auth import Role
+from daemon.clients.commands import Commands, Ping, carry_out, decode
+from daemon.clients.hub import Client, Hub
+from daemon.clients.stream import ClientStream
+from daemon.config import Config
+from daemon.errors import CallerError
+from daemon.journal.cursor import Cursor, EndOfJournal
+from daemon.journal.journal import Gap, Journal
+from daemon.journal.present import Present
+
+TOO_SLOW, TOO_MANY = 4001, 4503
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a client wants to go on."""
+
+    offset: int = 0
+    epoch: str | None = None
+
+    def reset_reason(self, journal: Journal) -> str | None:
+        """Why the client cannot go on there and must begin anew."""
+        if self.epoch is not None and self.epoch != journal.epoch:
+            return "epoch"
+        return "ahead" if self.offset > journal.offset else None
+
+
+@dataclass(frozen=True)
+class Audience:
+    """What every client of a session shares."""
+
+    journal: Journal
+    hub: Hub
+    present: Present
+    commands: Commands
+    config: Config
+
+
+async def serve_client(stream: ClientStream, role: Role, place: Place, audience: Audience) -> None:
+    """Speak to one client until it leaves, is evicted, or the journal has ended. Cancelled, its socket is closed by the caller."""
+    config = audience.config
+    async with trio.open_nursery() as nursery:
+        with trio.move_on_after(config.head_deadline) as opening:  # wrap_server_stream may wait for ever (D17)
+            request = await wrap_server_stream(nursery, stream, message_queue_size=1, max_message_size=config.max_frame)
+            ws = await request.accept()
+        if opening.cancelled_caught:
+            nursery.cancel_scope.cancel()
+            return
+        if len(audience.hub) >= config.max_clients:
+            await _close(ws, TOO_MANY, "too many clients", config.drain_grace)
+        else:
+            with audience.hub.joined(role) as client:
+                await _converse(ws, stream, client, place, audience)
+        nursery.cancel_scope.cancel()
+
+
+async def _converse(ws: WebSocketConnection, stream: ClientStream, client: Client, place: Place, audience: Audience) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def until_done(task: Callable[..., Awaitable[None]], *args: Any) -> None:
+            try:
+                await task(*args)
+            except (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(until_done, _receive, ws, stream, client, audience)
+        nursery.start_soon(until_done, _keep_alive, ws, audience.config)
+        await until_done(_send, ws, stream, client, place, audience)
+
+
+async def _send(ws: WebSocketConnection, stream: ClientStream, client: Client, place: Place, audience: Audience) -> None:
+    journal = audience.journal
+    reset = place.reset_reason(journal)
+    cursor = Cursor(journal, 0 if reset else place.offset)
+    first = journal.live_frame(
+        "connected",
+        client_id=client.client_id,
+        role=client.role,
+        epoch=journal.epoch,
+        offset=journal.offset,
+        connected_clients=len(audience.hub),
+        status=audience.commands.status,
+        pending=audience.present.pending(),
+    )
+    if reset:
+        first += journal.live_frame("replay_reset", reason=reset, epoch=journal.epoch)
+    await stream.send_frames(first, lambda: ws.closed)
+    while True:
+        try:
+            chunk = await cursor.read()
+        except EndOfJournal:
+            reason = "the session has ended" if audience.hub.close_code == 1000 else "the daemon shuts down"
+            await _close(ws, audience.hub.close_code, reason, audience.config.drain_grace)
+            return
+        if isinstance(chunk, Gap):
+            data = journal.live_frame("replay_gap", **{"from": chunk.first, "to": chunk.last})
+        else:
+            data = chunk.data
+        if not await stream.send_frames(data, lambda: ws.closed):
+            return
+        journal.delivered = max(journal.delivered, cursor.offset)
+
+
+async def _receive(ws: WebSocketConnection, stream: ClientStream, client: Client, audience: Audience) -> None:
+    journal = audience.journal
+    while True:
+        message = await ws.get_message()
+        try:
+            command = decode(message)
+            if isinstance(command, Ping):
+                reply = journal.live_frame("pong")
+            elif client.role is not Role.control:
+                raise CallerError("forbidden", 403, "this token may watch, not act")
+            else:
+                reply = journal.live_frame("ack", **carry_out(command, audience.commands, client.client_id))
+        except CallerError as error:
+            reply = journal.live_frame("error", code=error.code, detail=error.detail)
+        await stream.send_frames(reply, lambda: ws.closed)
+
+
+async def _keep_alive(ws: WebSocketConnection, config: Config) -> None:
+    while True:
+        await trio.sleep(config.ping_interval)
+        with trio.move_on_after(config.pong_deadline) as waiting:
+            await ws.ping()
+        if waiting.cancelled_caught:
+            await _close(ws, TOO_SLOW, "no answer to a ping", config.drain_grace)
+            return
+
+
+async def _close(ws: WebSocketConnection, code: int, reason: str, grace: float) -> None:
+    """The closing handshake, with an end; the socket itself is closed by whoever accepted it."""
+    with trio.move_on_after(grace):
+        await ws.aclose(code, reason)

@@ -1,0 +1,61 @@
+"""Who is connected to a session: ids, counts, presence."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from daemon.clients.auth import Role
+from daemon.journal.journal import Journal
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Client:
+    """One connected WebSocket."""
+
+    client_id: int
+    role: Role
+
+
+class Hub:
+    """The clients of one session."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.close_code = 1000  # what clients are told when the journal has ended
+        self._journal = journal
+        self._clients: dict[int, Client] = {}
+        self._ids = itertools.count(1)
+        self._emptied = trio.Event()
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    @contextmanager
+    def joined(self, role: Role) -> Iterator[Client]:
+        """Count a client while the block runs, and tell the others."""
+        client = Client(next(self._ids), role)
+        self._clients[client.client_id] = client
+        self._tell("client_joined", client, "client_connected")
+        try:
+            yield client
+        finally:
+            del self._clients[client.client_id]
+            if not self._clients:
+                self._emptied.set()
+            self._tell("client_left", client, "client_disconnected")
+
+    async def drain(self) -> None:
+        """Wait until nobody is connected."""
+        while self._clients:
+            self._emptied = trio.Event()
+            await self._emptied.wait()
+
+    def _tell(self, kind: str, client: Client, line: str) -> None:
+        log.info(line, session_id=self._journal.session_id, client_id=client.client_id, clients=len(self))
+        if not self._journal.ended:
+            self._journal.publish(kind, client_id=client.client_id, role=client.role, connected_clients=len(self))

@@ -1,0 +1,116 @@
+"""One session's port: /ws, /health and the preview, told apart by the request's head."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import h11
+import trio
+
+from daemon.clients import http
+from daemon.clients.auth import Tokens
+from daemon.clients.client import Audience, Place, serve_client
+from daemon.clients.preview import Preview
+from daemon.clients.stream import ClientStream
+from daemon.config import Config
+from daemon.serving import Server, open_listeners, port_of
+from daemon.services import Services
+from daemon.workspace.files import Workspace
+
+_ANY_ORIGIN = {"Access-Control-Allow-Origin": "*"}
+
+
+class Port:
+    """What answers on it; made by `open_port`."""
+
+    def __init__(self, audience: Audience, tokens: Tokens, workspace: Workspace) -> None:
+        self.number = 0
+        self.preview = Preview(audience.journal.session_id, workspace, tokens)
+        self._audience = audience
+        self._tokens = tokens
+        self._opened = trio.current_time()
+
+    async def handle(self, socket: trio.SocketStream) -> None:
+        """One connection."""
+        config = self._audience.config
+        stream = ClientStream(socket, send_deadline=config.send_deadline)
+        connection = http.HttpConnection(stream, max_head=config.max_head)
+        more, deadline = True, config.head_deadline
+        while more:
+            request = None
+            try:
+                with trio.move_on_after(deadline):
+                    request = await connection.receive()
+            except h11.RemoteProtocolError as error:
+                await connection.refuse(error)
+            if request is None:
+                break
+            if request.path == "/ws" and request.wants_websocket and request.method == "GET":
+                refusal = await self._websocket(request, stream)
+                if refusal is None:
+                    return
+                more = await connection.answer(request, refusal)
+            else:
+                more = await connection.answer(request, await self._respond(request))
+            deadline = config.keep_alive
+        await connection.finish()
+
+    async def _websocket(self, request: http.Request, stream: ClientStream) -> http.Response | None:
+        """Speak WebSocket until its end, or say why not."""
+        role = self._tokens.role_of(request.query.get("token"))
+        if role is None:
+            return http.text(401, "no or wrong token")
+        try:
+            offset = int(request.query.get("offset") or 0)
+            if offset < 0 or offset >= 1 << 62:
+                raise ValueError
+        except ValueError:
+            return http.text(400, "offset is a number from 0")
+        stream.put_back(request.head)
+        await serve_client(stream, role, Place(offset, request.query.get("epoch") or None), self._audience)
+        return None
+
+    async def _respond(self, request: http.Request) -> http.Response:
+        if request.path == "/ws":
+            return http.text(426, "this is a WebSocket", Upgrade="websocket")
+        if request.path == "/health":
+            return self._health(request)
+        return await self.preview.respond(request)
+
+    def _health(self, request: http.Request) -> http.Response:
+        if request.method == "OPTIONS":
+            asked = request.headers.get("access-control-request-headers", "*")
+            allow = {"Access-Control-Allow-Methods": "GET", "Access-Control-Allow-Headers": asked, "Access-Control-Max-Age": "600"}
+            return http.Response(204, b"", {**_ANY_ORIGIN, **allow})
+        if request.method not in {"GET", "HEAD"}:
+            return http.text(405, "health is read only", Allow="GET, HEAD, OPTIONS")
+        health: dict[str, object] = {"status": "healthy"}
+        if self._tokens.role_of(request.token) is not None:
+            journal, commands = self._audience.journal, self._audience.commands
+            health |= {
+                "session_id": journal.session_id,
+                "connected_clients": len(self._audience.hub),
+                "queued_events": journal.offset - journal.delivered,
+                "queued_prompts": commands.queued_prompts,
+                "offset": journal.offset,
+                "epoch": journal.epoch,
+                "uptime_seconds": round(trio.current_time() - self._opened, 3),
+            }
+        return http.json(health, **{name.replace("-", "_"): value for name, value in _ANY_ORIGIN.items()})
+
+
+@asynccontextmanager
+async def open_port(services: Services, audience: Audience, tokens: Tokens, workspace: Workspace) -> AsyncIterator[Port]:
+    """Listen on a free port of 127.0.0.1 as a service: it answers until the session's body and farewell are over."""
+    config: Config = audience.config
+    port = Port(audience, tokens, workspace)
+    listeners = await open_listeners("127.0.0.1", 0, config.backlog)
+    port.number = port_of(listeners)
+    server = Server(port.handle, max_connections=config.max_connections, user_timeout=config.user_timeout)
+    try:
+        await services.start(server.serve, listeners)
+    except BaseException:
+        for listener in listeners:
+            listener.socket.close()
+        raise
+    yield port
+

@@ -1,0 +1,106 @@
+"""The preview: the files that the agent has built, as a static site.
+
+A visitor brings a token once; it is exchanged for a cookie that opens this session's preview and nothing else. Cookies do not
+tell ports apart, so its name is the session's own.
+"""
+
+import mimetypes
+import os
+from email.utils import formatdate, parsedate_to_datetime
+from urllib.parse import quote, urlencode
+
+import trio
+
+from daemon.clients.auth import Tokens
+from daemon.clients.http import Request, Response, text
+from daemon.workspace.files import Opened, Refused, Workspace
+
+_CACHE = "no-cache"  # ask again each time: the agent may have changed it
+_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".webmanifest": "application/manifest+json", ".woff2": "font/woff2"}
+_INLINE_READ = 256 * 1024  # bytes: a larger file is read in a thread
+
+
+class Preview:
+    """Serves one workspace."""
+
+    def __init__(self, session_id: str, workspace: Workspace, tokens: Tokens) -> None:
+        self.secure = False  # whether the public URL is https
+        self._cookie = f"footlight_{session_id}"
+        self._workspace = workspace
+        self._tokens = tokens
+
+    async def respond(self, request: Request) -> Response:
+        """The file at the request's path, for who may see it."""
+        if request.method not in {"GET", "HEAD"}:
+            return text(405, "the preview is read only", Allow="GET, HEAD")
+        if "token" in request.query:
+            if self._tokens.role_of(request.query["token"]) is None:
+                return text(401, "this token opens nothing")
+            return self._let_in(request)
+        if not self._tokens.opens_preview(request.cookies.get(self._cookie)):
+            return text(401, "open the preview by the URL that carries its token")
+        return await self._file(request)
+
+    def _let_in(self, request: Request) -> Response:
+        rest = {name: value for name, value in request.query.items() if name != "token"}
+        # One leading slash: `//host/` would be another site.
+        clean = "/" + request.raw_path.lstrip("/\\") + (f"?{urlencode(rest)}" if rest else "")
+        cookie = f"{self._cookie}={self._tokens.preview}; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if self.secure else "")
+        return Response(302, b"", {"Location": clean, "Set-Cookie": cookie, "Cache-Control": "no-store"})
+
+    async def _file(self, request: Request) -> Response:
+        path = request.path.lstrip("/")
+        try:
+            name, opened = self._open(path)
+        except IsADirectoryError:
+            return Response(302, b"", {"Location": quote("/" + path, errors="surrogateescape") + "/", "Cache-Control": _CACHE})
+        except Refused:
+            waiting = "there is no page yet; the agent has not written index.html" if not path else "no such file"
+            return text(404, waiting, Cache_Control=_CACHE)
+        try:
+            etag = f'"{opened.mtime_ns:x}-{opened.size:x}"'
+            headers = {
+                "Content-Type": _content_type(name),
+                "Cache-Control": _CACHE,
+                "ETag": etag,
+                "Last-Modified": formatdate(opened.mtime_ns // 10**9, usegmt=True),
+            }
+            if _unchanged(request, etag, opened):
+                return Response(304, b"", headers)
+            if opened.size > self._workspace.max_file:
+                return text(413, "this file is too large for the preview")
+            if opened.size <= _INLINE_READ:
+                body = os.pread(opened.fd, opened.size, 0)
+            else:
+                body = await trio.to_thread.run_sync(os.pread, opened.fd, opened.size, 0)
+            return Response(200, body, headers)
+        finally:
+            os.close(opened.fd)
+
+    def _open(self, path: str) -> tuple[str, Opened]:
+        """A file, or a folder's index; a folder without its slash raises IsADirectoryError."""
+        if not path or path.endswith("/"):
+            return "index.html", self._workspace.open(path + "index.html")
+        try:
+            return path, self._workspace.open(path)
+        except Refused:
+            index = self._workspace.open(path + "/index.html")
+            os.close(index.fd)
+            raise IsADirectoryError from None
+
+
+def _content_type(name: str) -> str:
+    suffix = os.path.splitext(name)[1].lower()
+    kind = _TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+    textual = kind.startswith("text/") or kind in {"application/json", "application/manifest+json", "image/svg+xml"}
+    return f"{kind}; charset=utf-8" if textual else kind
+
+
+def _unchanged(request: Request, etag: str, opened: Opened) -> bool:
+    if (known := request.headers.get("if-none-match")) is not None:
+        return known.strip() == "*" or etag in {tag.strip().removeprefix("W/") for tag in known.split(",")}
+    try:
+        since = parsedate_to_datetime(request.headers["if-modified-since"]).timestamp()
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return False
+    return opened.mtime_ns // 10**9 <= since

@@ -1,0 +1,85 @@
+"""The bytes of one client: what was read ahead is put back, and all that is written goes through one lock.
+
+trio-websocket writes its handshake, pongs and closes through `send_all`; the journal's ready frames go out through
+`send_frames`. A write that makes no progress within the deadline ends the connection by force: half a frame cannot be
+followed by another one.
+"""
+
+from collections.abc import Callable
+
+import trio
+
+
+class ClientStream(trio.abc.HalfCloseableStream):
+    """A stream with a read-ahead and a deadline on progress."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream, *, send_deadline: float) -> None:
+        self.evicted = False  # it took nothing for `send_deadline` seconds
+        self._stream = stream
+        self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
+        self._send_deadline = send_deadline
+        self._lock = trio.StrictFIFOLock()
+        self._ahead = b""
+        self._broken = False
+
+    def put_back(self, data: bytes) -> None:
+        """The next `receive_some` gives these bytes first."""
+        self._ahead = data + self._ahead
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self._ahead:
+            await trio.lowlevel.checkpoint()
+            size = max_bytes or len(self._ahead)
+            data, self._ahead = self._ahead[:size], self._ahead[size:]
+            return data
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        async with self._lock:
+            await self._send(data)
+
+    async def send_frames(self, data: bytes, closed: Callable[[], object]) -> bool:
+        """Send whole frames unless a close has been sent before it is their turn; whether they were sent."""
+        async with self._lock:
+            if closed():
+                return False
+            await self._send(data)
+            return True
+
+    async def _send(self, data: bytes | bytearray | memoryview) -> None:
+        if self._broken:
+            raise trio.BrokenResourceError("an earlier write was cut short")
+        try:
+            if self._socket is None:
+                with trio.fail_after(self._send_deadline):
+                    await self._stream.send_all(data)
+                return
+            view = memoryview(data)
+            while view:
+                with trio.fail_after(self._send_deadline):  # renewed with each bit of progress
+                    view = view[await self._socket.send(view) :]
+        except trio.TooSlowError:
+            self.evicted = True
+            await self._abort()
+            raise trio.BrokenResourceError("the client takes nothing") from None
+        except OSError as error:
+            await self._abort()
+            raise trio.BrokenResourceError("the connection is gone") from error
+        except trio.Cancelled:
+            await self._abort()
+            raise
+
+    async def _abort(self) -> None:
+        self._broken = True
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+            await trio.aclose_forcefully(self._stream)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        async with self._lock:
+            await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()

@@ -1,0 +1,224 @@
+"""The journal of one session: an append-only sequence of events, numbered from 1 without gaps.
+
+    journal.append("turn_start", turn=1, …)    written, then visible to every cursor; never blocks the caller
+    journal.publish("claude_text_delta", …)    live only: not written, not numbered
+
+Both put one ready frame on a ring in memory, from which clients that keep up are served (`cursor.py`); whoever is late is
+served from the file. The ring is bounded, so a slow client costs nobody anything.
+"""
+
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import trio
+
+from daemon.errors import Bug, JournalFull
+from daemon.journal import events, frames
+from daemon.journal.segment import Segment
+
+CHUNK_BYTES = 256 * 1024  # a read this long delays the clients of other sessions by 3 ms at the most (docs/performance.md)
+RING_BYTES = 256 * 1024
+RING_EVENTS = 2048
+_EVERYTHING = 1 << 62
+
+
+class Frames(NamedTuple):
+    """Ready frames, joined; `offset` is the last journaled one among them or before them."""
+
+    data: bytes
+    offset: int
+
+
+class Gap(NamedTuple):
+    """Events that are no longer held: pruned by the size limit, or lost to a bad disk."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What opening found: a line for the log."""
+
+    events: int
+    cut: str | None
+    damaged: int
+
+
+class Journal:
+    """Made by `open_journal`."""
+
+    def __init__(self, session_id: str, folder: Path, segments: list[Segment], limit: int) -> None:
+        self.session_id = session_id
+        self.folder = folder
+        self.delivered = 0  # the highest offset that any client has been sent
+        self.ended = False
+        self.late_frames: Callable[[], list[bytes]] = list  # what a client that joins now must be told besides the events
+        self._segments = segments
+        self._limit = limit
+        self._lot = trio.lowlevel.ParkingLot()
+        self._ring: deque[tuple[bytes, int]] = deque()  # (frame, journal offset once it is seen)
+        self._ring_first = 0  # the sequence number of the ring's first entry
+        self._ring_bytes = 0
+
+    @property
+    def epoch(self) -> str:
+        """Names the sequence that offsets belong to."""
+        return self.folder.name
+
+    @property
+    def offset(self) -> int:
+        """The last journaled offset; 0 while empty."""
+        return self._segments[-1].last
+
+    @property
+    def first(self) -> int:
+        """The first offset still held."""
+        return self._segments[0].first
+
+    def append(self, kind: str, /, **data: Any) -> int:
+        """Write an event and show it; its offset. `JournalFull` where it cannot be written: then nobody saw it."""
+        if self.ended:
+            raise Bug(f"{kind} after the journal ended")
+        offset = self.offset + 1
+        ready = frames.frame(events.encode(self.session_id, kind, data, offset))
+        self._make_room(len(ready))
+        self._segments[-1].append(ready)
+        self._show(ready, offset)
+        return offset
+
+    def publish(self, kind: str, /, **data: Any) -> None:
+        """Show a live-only event to the clients that keep up."""
+        self._show(self.live_frame(kind, **data), self.offset)
+
+    def live_frame(self, kind: str, /, **data: Any) -> bytes:
+        """A live-only event as a ready frame, for one client alone."""
+        return frames.frame(events.encode(self.session_id, kind, data, None))
+
+    def end(self) -> None:
+        """No event will follow: cursors that have read everything raise `EndOfJournal`."""
+        self.ended = True
+        self._lot.unpark_all()
+
+    def read(self, after: int, *, max_bytes: int = CHUNK_BYTES, max_events: int = _EVERYTHING) -> Frames | Gap | None:
+        """What is held directly after an offset, or None at the end."""
+        if after >= self.offset:
+            return None
+        segment = self._segment_of(after + 1)
+        if segment.first > after + 1:
+            return Gap(after + 1, segment.first - 1)
+        for lost in segment.damaged:
+            if lost == after + 1:
+                return Gap(lost, lost)
+            if lost > after:
+                max_events = min(max_events, lost - after - 1)
+                break
+        return Frames(*segment.read(after, max_bytes, max_events))
+
+    def payloads(self, after: int, chunk: Frames) -> Iterator[bytes]:
+        """The events of a chunk that was read after an offset, each as JSON."""
+        start, view = 0, memoryview(chunk.data)
+        for size in self._segment_of(after + 1).sizes(after, chunk.offset):
+            yield frames.payload_of(view[start : start + size])
+            start += size
+
+    def ring_after(self, sequence: int) -> list[tuple[bytes, int]] | None:
+        """The ring's entries from a sequence number on, or None where it no longer reaches back so far."""
+        skip = sequence - self._ring_first
+        if skip < 0:
+            return None
+        return [self._ring[at] for at in range(skip, len(self._ring))]
+
+    @property
+    def sequence(self) -> int:
+        """The sequence number that the next frame on the ring will have."""
+        return self._ring_first + len(self._ring)
+
+    async def wait_change(self) -> None:
+        """Wait for the next append, publish or end. A hint: look again after it."""
+        await self._lot.park()
+
+    def close(self) -> None:
+        """Give back the descriptors. What was appended stays readable by the next `open_journal`."""
+        for segment in self._segments:
+            segment.close()
+
+    def _segment_of(self, offset: int) -> Segment:
+        """The segment that holds an offset, or else the next one that holds any."""
+        return next(segment for segment in self._segments if segment.last >= offset)
+
+    def _show(self, ready: bytes, offset: int) -> None:
+        self._ring.append((ready, offset))
+        self._ring_bytes += len(ready)
+        while len(self._ring) > RING_EVENTS or (self._ring_bytes > RING_BYTES and len(self._ring) > 1):
+            self._ring_bytes -= len(self._ring.popleft()[0])
+            self._ring_first += 1
+        self._lot.unpark_all()
+
+    def _make_room(self, size: int) -> None:
+        """Begin a new segment where this one is a quarter of the limit, and drop the oldest ones beyond the limit."""
+        if self._segments[-1].size and self._segments[-1].size + size > self._limit // 4:
+            try:
+                segment, found = Segment.open(self.folder, self.offset + 1)
+                segment.make_writable(found)
+            except OSError as error:
+                raise JournalFull(f"the journal could not be written: {error.strerror}") from error
+            self._segments.append(segment)
+        while len(self._segments) > 1 and sum(segment.size for segment in self._segments) + size > self._limit:
+            self._segments.pop(0).delete()
+
+
+def load_journal(session_id: str, folder: Path, *, limit: int, writable: bool) -> tuple[Journal, Recovery]:
+    """Open a journal and prove all of it; blocks for about 1 ms per MB, so call it in a thread where it may be long.
+
+    The folder holds one folder, named by the epoch. Where the end of the journal was lost and a client may have seen it, the
+    epoch changes (only if `writable`): within one epoch an offset never names two events. Not `writable` and nothing there:
+    `FileNotFoundError`.
+    """
+    home = next((entry for entry in sorted(folder.iterdir()) if entry.is_dir()), None) if folder.exists() else None
+    if home is None:
+        if not writable:
+            raise FileNotFoundError(folder)
+        home = folder / _new_epoch()
+        home.mkdir(parents=True)
+    segments: list[Segment] = []
+    try:
+        for first in sorted(int(path.stem) for path in home.glob("*.frames")) or [1]:
+            segment, found = Segment.open(home, first)
+            segments.append(segment)
+        recovery = Recovery(
+            events=sum(1 + segment.last - segment.first - len(segment.damaged) for segment in segments),
+            cut=found.cut,
+            damaged=sum(len(segment.damaged) for segment in segments),
+        )
+        if writable:
+            segments[-1].make_writable(found)
+            if found.cut_seen:
+                home = home.rename(folder / _new_epoch())
+                for segment in segments:
+                    segment.folder = home
+    except BaseException:
+        for segment in segments:
+            segment.close()
+        raise
+    return Journal(session_id, home, segments, limit), recovery
+
+
+def _new_epoch() -> str:
+    return secrets.token_hex(6)
+
+
+@contextmanager
+def open_journal(session_id: str, folder: Path, *, limit: int) -> Iterator[tuple[Journal, Recovery]]:
+    """A journal for one run of its session. Leaving ends it and gives back the descriptors, whatever happened."""
+    journal, recovery = load_journal(session_id, folder, limit=limit, writable=True)
+    try:
+        yield journal, recovery
+    finally:
+        journal.end()
+        journal.close()

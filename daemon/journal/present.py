@@ -1,0 +1,39 @@
+"""What is going on at this moment and is not yet an event: the text that is streaming, the tools that run.
+
+Whoever joins now is told of it. Written by the agent, read by clients; plain state, no waiting.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["text", "thinking"]
+
+
+@dataclass
+class OpenBlock:
+    """A block of the model's answer that is not finished."""
+
+    turn: int
+    block: int
+    kind: Kind
+    parts: list[str] = field(default_factory=list)  # all of it that clients were sent
+    length: int = 0  # characters in them
+
+
+@dataclass
+class Present:
+    """One session's now."""
+
+    block: OpenBlock | None = None
+    running_tools: dict[str, dict[str, Any]] = field(default_factory=dict)  # tool_use_id -> what claude_tool_use said
+
+    def deltas(self) -> list[tuple[str, dict[str, Any]]]:
+        """For a client that joins in the middle of a block: one delta with everything so far."""
+        if self.block is None or not self.block.parts:
+            return []
+        block = self.block
+        return [(f"claude_{block.kind}_delta", {"turn": block.turn, "block": block.block, "position": 0, "text": "".join(block.parts)})]
+
+    def pending(self) -> dict[str, list[dict[str, Any]]]:
+        """The `pending` of `connected`."""
+        return {"approvals": [], "running_tools": list(self.running_tools.values())}

@@ -1,0 +1,123 @@
+"""One stretch of a journal on disk: `<first offset>.frames` beside `<first offset>.index`."""
+
+from __future__ import annotations  # array[int] cannot be evaluated before Python 3.12
+
+import os
+from array import array
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from daemon.errors import JournalFull
+from daemon.journal.recovery import RECORD, Recovered, record, recover
+
+
+class Segment:
+    """Frames of consecutive offsets. Opening recovers; a segment that is not the last of its journal is never written."""
+
+    def __init__(self, folder: Path, first: int, found: Recovered) -> None:
+        self.folder = folder
+        self.first = first
+        self.damaged = found.damaged
+        self._ends = found.ends
+        self._frames = os.open(frames_path(folder, first), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._index = -1  # until make_writable
+
+    @classmethod
+    def open(cls, folder: Path, first: int) -> tuple[Self, Recovered]:
+        """Prove what is on disk; changes nothing there. An absent segment is an empty one."""
+        found = recover(_read(frames_path(folder, first)), _read(index_path(folder, first)), first)
+        return cls(folder, first, found), found
+
+    def make_writable(self, found: Recovered) -> None:
+        """Cut what could not be proven and bring the index in step."""
+        self._index = os.open(index_path(self.folder, self.first), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if found.repaired:
+            os.ftruncate(self._frames, self.size)
+            data = _read(frames_path(self.folder, self.first))
+            starts = [0, *self._ends[:-1]]
+            records = [record(start, data[start:end]) for start, end in zip(starts, self._ends, strict=False)]
+            # A damaged frame keeps its wrong checksum, or it would count as sound the next time.
+            for offset in self.damaged:
+                at = (offset - self.first) * RECORD.size
+                records[offset - self.first] = os.pread(self._index, RECORD.size, at)
+            os.ftruncate(self._index, 0)
+            _write(self._index, b"".join(records), 0)
+
+    @property
+    def last(self) -> int:
+        """The last offset it holds; one less than `first` while empty."""
+        return self.first + len(self._ends) - 1
+
+    @property
+    def size(self) -> int:
+        """Bytes of frames."""
+        return self._ends[-1] if self._ends else 0
+
+    def append(self, data: bytes) -> None:
+        """Write one frame, then its record. On failure neither stays and `JournalFull` is raised."""
+        start = self.size
+        try:
+            _write(self._frames, data, start)
+            _write(self._index, record(start, data), len(self._ends) * RECORD.size)
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._frames, start)
+                os.ftruncate(self._index, len(self._ends) * RECORD.size)
+            raise JournalFull(f"the journal could not be written: {error.strerror}") from error
+        self._ends.append(start + len(data))
+
+    def read(self, after: int, max_bytes: int, max_events: int) -> tuple[bytes, int]:
+        """Ready frames after an offset, joined: at least one, else up to the limits; and the last offset among them."""
+        low = after + 1 - self.first
+        start = self._ends[low - 1] if low else 0
+        high = min(low + max_events, len(self._ends))
+        while high > low + 1 and self._ends[high - 1] - start > max_bytes:
+            high = low + max(1, (high - low) // 2)  # halving keeps this cheap and stays within the bound
+        data = os.pread(self._frames, self._ends[high - 1] - start, start)
+        if len(data) != self._ends[high - 1] - start:
+            raise JournalFull("the journal's file became shorter while it was open")
+        return data, self.first + high - 1
+
+    def sizes(self, after: int, last: int) -> array[int]:
+        """The frame sizes of the offsets after one up to another."""
+        low, high = after + 1 - self.first, last + 1 - self.first
+        ends = [self._ends[low - 1] if low else 0, *self._ends[low:high]]
+        return array("Q", (end - start for start, end in zip(ends, ends[1:], strict=False)))
+
+    def close(self) -> None:
+        """Give back the descriptors; idempotent."""
+        for name in ("_frames", "_index"):
+            if (fd := getattr(self, name)) >= 0:
+                setattr(self, name, -1)
+                os.close(fd)
+
+    def delete(self) -> None:
+        """Close it and take it off the disk."""
+        self.close()
+        index_path(self.folder, self.first).unlink(missing_ok=True)
+        frames_path(self.folder, self.first).unlink(missing_ok=True)
+
+
+def frames_path(folder: Path, first: int) -> Path:
+    """Where the frames from an offset on lie."""
+    return folder / f"{first:012d}.frames"
+
+
+def index_path(folder: Path, first: int) -> Path:
+    """Where their index lies."""
+    return folder / f"{first:012d}.index"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _write(fd: int, data: bytes, position: int) -> None:
+    view = memoryview(data)
+    while view:  # a disk that fills up writes short before it says ENOSPC
+        written = os.pwrite(fd, view, position)
+        view, position = view[written:], position + written

@@ -1,0 +1,135 @@
+"""One daemon: what it is made of, in order, and when it ends."""
+
+import fcntl
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+import structlog
+import trio
+
+from daemon.agent.models import SCRIPTED, open_models
+from daemon.api.app import build_app
+from daemon.api.guard import is_loopback
+from daemon.api.server import ApiConnections
+from daemon.config import Config
+from daemon.errors import ConfigError
+from daemon.journal.store import Store
+from daemon.services import open_services
+from daemon.serving import Server, open_listeners, port_of
+from daemon.sessions.registry import Registry, open_registry
+from tunnel import open_provider
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A running daemon, for whoever opened it."""
+
+    url: str
+    registry: Registry
+
+
+@asynccontextmanager
+async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
+    """A whole daemon, listening.
+
+    Leaving ends the sessions first, while the API still answers, then the API, each within its grace; nothing of it is left.
+    Raises `ConfigError` where it cannot start.
+    """
+    check(config)
+    with lock_state_dir(config.state_dir), _database(config) as store:
+        async with (
+            open_services() as services,
+            open_models(config) as models,
+            open_provider("local") as tunnels,
+            open_registry(config, store, tunnels, models) as registry,
+        ):
+            services.start_soon(store.run_checkpoints)
+            connections = ApiConnections(build_app(registry, config), config)
+            server = Server(
+                connections.handle,
+                max_connections=config.max_connections,
+                user_timeout=config.user_timeout,
+                grace=config.api_grace,
+                on_drain=connections.close_idle,
+            )
+            listeners = await _listen(config)
+            await services.start(server.serve, listeners)
+            services.start_soon(models.warm_up)
+            host = f"[{config.host}]" if ":" in config.host else config.host
+            yield Daemon(f"http://{host}:{port_of(listeners)}", registry)
+
+
+async def run_daemon(config: Config, announce: Callable[[Daemon], None]) -> None:
+    """Run until SIGINT or SIGTERM; then end within `shutdown_grace`, whatever clients do. A second signal ends it at once."""
+    stop = trio.Event()
+
+    async def watch(signals: AsyncIterator[int]) -> None:
+        async for _ in signals:
+            if stop.is_set():
+                os._exit(130)  # every file is written as it is appended to; nothing else may take its time now
+            stop.set()
+
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, signals)
+            async with open_daemon(config) as daemon:
+                announce(daemon)
+                if config.model == SCRIPTED:
+                    log.info("scripted")
+                await stop.wait()
+                log.info("shutdown", sessions=daemon.registry.counts()["sessions"], grace=f"{config.shutdown_grace:g}")
+            nursery.cancel_scope.cancel()
+
+
+def check(config: Config) -> None:
+    """Refuse settings that cannot work or would be unsafe."""
+    if not is_loopback(config.host) and not config.api_token:
+        raise ConfigError(f"--host {config.host} can be reached from other machines: set --api-token, or bind 127.0.0.1")
+    if config.tunnel not in {"auto", "local"}:
+        raise ConfigError(f"--tunnel {config.tunnel} is not available in this version; use --tunnel local")
+    if config.approval != "auto":
+        raise ConfigError(f"--approval {config.approval} is not available in this version; use --approval auto")
+
+
+@contextmanager
+def lock_state_dir(folder: Path) -> Iterator[None]:
+    """One daemon per state directory, held by the kernel: a crash frees it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"the state directory {folder} cannot be used: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"another footlight uses the state directory {folder}; stop it or set --state-dir") from None
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _database(config: Config) -> Iterator[Store]:
+    path = config.state_dir / "footlight.db"
+    try:
+        store = Store(path)
+    except apsw.Error as error:
+        raise ConfigError(f"the database {path} cannot be used: {error}") from None
+    with closing(store):
+        yield store
+
+
+async def _listen(config: Config) -> list[trio.SocketListener]:
+    try:
+        return await open_listeners(config.host, config.port, config.backlog)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"cannot listen on {config.host} port {config.port}: {reason}; set --host and --port") from None

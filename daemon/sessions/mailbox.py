@@ -1,0 +1,57 @@
+"""The prompts of a session that wait for their turn, and the one that has it; bounded, and without any waiting but `next`."""
+
+import secrets
+from collections import deque
+from dataclasses import dataclass
+
+import trio
+
+from daemon.errors import CallerError
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a person asked for."""
+
+    message: str
+    message_id: str
+
+
+class Mailbox:
+    """One session's prompts. Putting is synchronous, so that a request's answer is exact."""
+
+    def __init__(self, limit: int) -> None:
+        self.current: Prompt | None = None  # being worked on
+        self._limit = limit
+        self._waiting: deque[Prompt] = deque()
+        self._arrived = trio.Event()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, message: str, message_id: str | None) -> tuple[Prompt, int]:
+        """Queue a prompt; its place in the queue, counted from 1."""
+        if len(self._waiting) >= self._limit:
+            raise CallerError("too_many_prompts", 429, f"{self._limit} prompts wait in this session already", retry_after=5)
+        prompt = Prompt(message, message_id or f"msg_{secrets.token_hex(8)}")
+        self._waiting.append(prompt)
+        self._arrived.set()
+        return prompt, len(self._waiting)
+
+    def waiting(self) -> list[Prompt]:
+        """The queue, the next one first."""
+        return list(self._waiting)
+
+    def holds(self, message: str) -> bool:
+        """Whether this text waits or is being worked on."""
+        current = [self.current] if self.current else []
+        return any(prompt.message == message for prompt in (*current, *self._waiting))
+
+    async def next(self) -> Prompt:
+        """Take the next prompt, which becomes the current one. Cancelled, it has taken none."""
+        await trio.lowlevel.checkpoint()
+        while not self._waiting:
+            self._arrived = trio.Event()
+            await self._arrived.wait()
+        self.current = self._waiting.popleft()
+        return self.current

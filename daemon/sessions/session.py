@@ -1,0 +1,350 @@
+"""One session: what it is (`Session`) and what it owns, in order (`open_session`).
+
+The order is read off `open_session`: workspace, journal, port, tunnel; then the body runs; then everybody is told how it ended;
+then the same in reverse. Its URL therefore lives exactly as long as the session, whatever ends it.
+"""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import structlog
+import trio
+
+from daemon.agent.conversation import Conversation
+from daemon.agent.models import Models
+from daemon.agent.turns import Agent
+from daemon.clients.auth import Tokens
+from daemon.clients.client import Audience
+from daemon.clients.hub import Hub
+from daemon.clients.port import Port, open_port
+from daemon.config import Config
+from daemon.errors import CallerError, FootlightError, JournalFull, WorldError, first_cause, invalid_request
+from daemon.journal.events import utc_now
+from daemon.journal.journal import Journal, Recovery, load_journal
+from daemon.journal.present import Present
+from daemon.journal.store import Store
+from daemon.services import open_services
+from daemon.sessions.lifecycle import STEP_OF, Phase, Reason, Status, Step, advance, shown
+from daemon.sessions.mailbox import Mailbox
+from daemon.sessions.record import Failure, Record, SessionView, view_of
+from daemon.workspace.files import open_workspace
+from tunnel import Tunnel, TunnelError, TunnelProvider
+from tunnel.probe import verify
+
+log = structlog.get_logger()
+
+_MAX_MESSAGE_ID = 128
+
+
+class Session:
+    """One run of a session, from the request that began it until everything it owned is gone.
+
+    Its lifecycle moves in its own task only; the methods that requests and clients call are synchronous and leave a prompt or
+    a wish that the task acts on, so nothing can come between a question and its answer.
+    """
+
+    def __init__(self, record: Record, config: Config, store: Store) -> None:
+        self.record = record
+        self.run_id = secrets.token_hex(8)
+        self.scope = trio.CancelScope()  # cancelled by whatever ends the session early
+        self.recorded = trio.Event()  # its journal is open, or it has ended
+        self.settled = trio.Event()  # its URL answers, or it has ended
+        self.ended = trio.Event()  # all it owned is gone
+        self.mailbox = Mailbox(config.max_prompts)
+        self.reason: Reason | None = None
+        self.detail: str | None = None
+        self.journal: Journal | None = None
+        self.hub: Hub | None = None
+        self.agent: Agent | None = None
+        self._phase = Phase.INITIALIZING
+        self._config = config
+        self._store = store
+        self._tokens = Tokens()
+        self._tunnel: Tunnel | None = None
+        self._first_offset = record.offset
+        self.save()
+
+    # --- what requests and clients call
+
+    @property
+    def session_id(self) -> str:
+        return self.record.session_id
+
+    @property
+    def status(self) -> Status:
+        return shown(self._phase, self.reason)
+
+    @property
+    def queued_prompts(self) -> int:
+        return len(self.mailbox)
+
+    @property
+    def events(self) -> int:
+        """How many events this run has journaled."""
+        return self.journal.offset - self._first_offset if self.journal is not None else 0
+
+    @property
+    def ending(self) -> bool:
+        """Whether it takes no more prompts."""
+        return self.reason is not None or self._phase is Phase.STOPPING
+
+    def prompt(self, message: str, message_id: str | None, *, same_text_counts: bool) -> dict[str, Any]:
+        """Queue a prompt unless it is a retry; what is acknowledged of it."""
+        check_prompt(message, message_id, self._config)
+        if self.ending:
+            raise CallerError("session_ending", 409, "the session is ending")
+        repeated = self.mailbox.holds(message) if same_text_counts and message_id is None else False
+        if repeated or (message_id is not None and self._store.seen(self.session_id, message_id)):
+            return {"accepted": "duplicate", "message_id": message_id}
+        prompt, position = self.mailbox.put(message, message_id)
+        self._store.accept(self.session_id, prompt.message_id)
+        self.record.last_activity = utc_now()
+        if self.journal is not None:
+            try:
+                self.journal.append("prompt_queued", message_id=prompt.message_id, prompt=message, position=position)
+            except JournalFull as error:  # nothing may happen that is not written down
+                self.fail(error)
+                self.scope.cancel()
+                raise CallerError(error.code, 507, error.detail) from error
+        return {"accepted": "queued", "message_id": prompt.message_id, "position": position}
+
+    def interrupt(self) -> None:
+        """End the current turn, if there is one."""
+        if self.agent is not None:
+            self.agent.interrupt()
+
+    def resolve(self, tool_use_id: str, *, approved: bool, client_id: int, reason: str | None) -> None:  # noqa: ARG002
+        """Answer a tool call that waits for a person."""
+        raise CallerError("no_such_approval", 404, "no tool call with this id waits for an answer")
+
+    def stop(self, reason: Reason = Reason.stopped) -> None:
+        """Begin its end; the first reason counts."""
+        self._end(reason, None)
+        self.scope.cancel()
+
+    def view(self) -> SessionView:
+        """A snapshot for the API."""
+        view = view_of(self.record)
+        view.status = self.status
+        view.queued_prompts = len(self.mailbox)
+        if self.journal is not None:
+            view.offset, view.epoch = self.journal.offset, self.journal.epoch
+        if self.hub is not None:
+            view.connected_clients = len(self.hub)
+        if self._tunnel is not None and self._phase is not Phase.ENDED:
+            base, socket = self._tunnel.url, self._tunnel.websocket_url
+            view.websocket_url = f"{socket}?token={self._tokens.control}"
+            view.watch_url = f"{socket}?token={self._tokens.watch}"
+            view.preview_url = f"{base}/?token={self._tokens.watch}"
+            view.health_url = f"{base}/health?token={self._tokens.watch}"
+        return view
+
+    # --- what its own task does
+
+    async def run(self) -> None:
+        """Turn after turn, until something ends it; returns when it is idle for too long."""
+        assert self.journal is not None
+        assert self.agent is not None
+        while True:
+            idle = self._config.idle_timeout or float("inf")
+            with trio.move_on_after(idle) as waiting:
+                prompt = await self.mailbox.next()
+            if waiting.cancelled_caught:
+                self._end(Reason.idle, None)
+                return
+            self._store.start_message(self.session_id, prompt.message_id)
+            self.record.turn += 1
+            self.save()
+            try:
+                usage = await self.agent.run_turn(self.record.turn, prompt.message, prompt.message_id)
+            finally:
+                self.mailbox.current = None
+            self.record.usage.add(usage)
+            self.save()
+            self.journal.append("ready_for_input", turn=self.record.turn, queued_prompts=len(self.mailbox))
+
+    def save(self) -> None:
+        """Keep the record as it is now."""
+        record = self.record
+        record.status, record.last_activity = self.status, utc_now()
+        if self.journal is not None:
+            record.offset, record.epoch = self.journal.offset, self.journal.epoch
+        self._store.save(record.session_id, record.status, record.encode())
+
+    def opened(self, tunnel: Tunnel) -> None:
+        """Its URL answers: from now on the API shows it."""
+        assert self.journal is not None
+        self.journal.append("websocket_ready", websocket_url=tunnel.websocket_url, session_id=self.session_id)
+        self._tunnel = tunnel
+        self._phase = advance(self._phase, Step.ready)
+        self.save()
+        self.settled.set()
+        log.info("url_published", session_id=self.session_id)
+
+    def fail(self, error: BaseException) -> None:
+        """It cannot go on; what the API will say of it."""
+        error = first_cause(error)
+        code = error.code if isinstance(error, (WorldError, TunnelError)) else "internal_error"
+        detail = error.detail if isinstance(error, (WorldError, TunnelError)) else "the session failed; the log says more"
+        self._end(Reason.error, detail)
+        if self.reason is Reason.error:
+            self.record.error = Failure(code, detail)
+        log.error("session_failed", session_id=self.session_id, code=code, detail=detail, exc_info=_unexpected(error))
+
+    def begin_end(self) -> None:
+        """Its body has left: decide why, once."""
+        if self._phase is Phase.STOPPING:
+            return
+        if self.reason is None:
+            over = trio.current_time() >= self.scope.deadline
+            self._end(Reason.timeout if over else Reason.shutdown, None)
+        assert self.reason is not None
+        self._phase = advance(self._phase, STEP_OF[self.reason])
+        self.save()
+
+    def finish(self) -> None:
+        """All it owned is gone: the terminal status may show."""
+        self.begin_end()
+        self._phase = advance(self._phase, Step.drained)
+        self._store.forget_unstarted(self.session_id)
+        self.save()
+        log.info("session_ended", session_id=self.session_id, reason=self.reason)
+        self.release()
+
+    def release(self) -> None:
+        """Whoever waits for the session goes on."""
+        self.recorded.set()
+        self.settled.set()
+        self.ended.set()
+
+    def _end(self, reason: Reason, detail: str | None) -> None:
+        if self.reason is None:
+            self.reason, self.detail = reason, detail
+
+
+def check_prompt(message: str, message_id: str | None, config: Config) -> None:
+    """Refuse what cannot be a prompt."""
+    if not message.strip() or len(message) > config.max_message:
+        raise invalid_request(f"a message has 1 to {config.max_message} characters and is not blank")
+    if message_id is not None and not 0 < len(message_id) <= _MAX_MESSAGE_ID:
+        raise invalid_request(f"a message_id has 1 to {_MAX_MESSAGE_ID} characters")
+    try:
+        (message + (message_id or "")).encode()
+    except UnicodeEncodeError:
+        raise invalid_request("a message is text that UTF-8 can hold") from None
+
+
+def _unexpected(error: BaseException) -> BaseException | None:
+    """What the log shows a traceback of."""
+    return None if isinstance(error, (FootlightError, TunnelError)) else error
+
+
+@asynccontextmanager
+async def open_session(
+    session: Session, *, config: Config, store: Store, tunnels: TunnelProvider, models: Models
+) -> AsyncIterator[Session]:
+    """Everything a session owns, ready to run.
+
+    Cancelled at any step, or failed, what had been opened is closed again in reverse, and the journal has its `session_end`.
+    """
+    home = config.session_dir(session.session_id)
+    with open_workspace(home / "workspace", max_file=config.max_file) as workspace:
+        journal = await _open_journal(session, home / "journal", config)
+        try:
+            present, hub = Present(), Hub(journal)
+            session.journal, session.hub = journal, hub
+            _begin(session, journal)
+            audience = Audience(journal, hub, present, session, config)
+            async with (
+                open_services() as services,
+                open_port(services, audience, session._tokens, workspace) as port,
+                tunnels.open(port.number) as tunnel,
+            ):
+                try:
+                    await _check(session, port, tunnel, tunnels.name, config)
+                    session.agent = Agent(
+                        journal=journal,
+                        present=present,
+                        workspace=workspace,
+                        conversation=Conversation(store, session.session_id),
+                        models=models,
+                        settings=session.record.settings,
+                        preview_url=tunnel.url,
+                        config=config,
+                    )
+                    services.start_soon(session.agent.deltas.run)
+                    session.opened(tunnel)
+                    yield session
+                except Exception as error:
+                    session.fail(error)
+                    raise
+                finally:
+                    _end_journal(session, journal)
+                    hub.close_code = 1001 if session.reason is Reason.shutdown else 1000
+                    with trio.move_on_after(config.drain_grace, shield=True):
+                        await hub.drain()
+        except Exception as error:
+            if session.reason is None:
+                session.fail(error)
+            raise
+        finally:
+            _end_journal(session, journal)
+            session.save()
+            journal.close()
+
+
+async def _open_journal(session: Session, folder: Any, config: Config) -> Journal:
+    """Proving a long journal takes a while, so it is done in a thread; what the thread opened is never lost to a cancellation."""
+    opened: list[tuple[Journal, Recovery]] = []
+
+    def load() -> None:
+        opened.append(load_journal(session.session_id, folder, limit=config.journal_limit, writable=True))
+
+    try:
+        if session.record.offset:
+            await trio.to_thread.run_sync(load)
+        else:
+            load()
+    except BaseException:
+        for journal, _ in opened:
+            journal.close()
+        raise
+    journal, recovery = opened[0]
+    if recovery.cut or recovery.damaged:
+        detail = recovery.cut or f"{recovery.damaged} damaged"
+        log.warning("journal_recovered", session_id=session.session_id, events=recovery.events, detail=detail)
+    return journal
+
+
+def _begin(session: Session, journal: Journal) -> None:
+    """The journal's first events of this run: what was asked for so far."""
+    first, *others = session.mailbox.waiting()
+    journal.append("session_start", prompt=first.message, model=session.record.settings.model, work_dir="workspace")
+    for position, prompt in enumerate(others, 2):
+        journal.append("prompt_queued", message_id=prompt.message_id, prompt=prompt.message, position=position)
+    session.recorded.set()
+    log.info("spawned", run_id=session.run_id)
+
+
+async def _check(session: Session, port: Port, tunnel: Tunnel, provider: str, config: Config) -> None:
+    """The URL must answer through its tunnel, as this session, before anyone is told of it."""
+    port.preview.secure = tunnel.url.startswith("https")
+    name = session.session_id
+    headers = {"Authorization": f"Bearer {session._tokens.watch}"}
+    await verify(f"{tunnel.url}/health", f'"session_id":"{name}"'.encode(), headers=headers, deadline=config.verify_deadline)
+    log.info("tunnel_created", session_id=name, provider=provider, url=tunnel.websocket_url)
+    log.info("tunnel_stable", session_id=name)
+
+
+def _end_journal(session: Session, journal: Journal) -> None:
+    """Write `session_end` once; after it the journal takes no more."""
+    if journal.ended:
+        return
+    session.begin_end()
+    with suppress(JournalFull):  # then the clients see the close alone
+        detail = session.detail
+        turns = session.record.turn
+        journal.append("session_end", reason=session.reason, turn_count=turns, detail=detail, processes_killed=0)
+    journal.end()

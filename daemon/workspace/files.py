@@ -1,0 +1,179 @@
+"""The one door into a workspace: every read and write of the daemon goes through `Workspace`; calls block.
+
+Nothing but regular files is read, nothing outside the folder is reached, and a write is seen whole or not at all.
+"""
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.workspace import beneath
+
+MOUNT = "/workspace"  # the name that the agent knows the folder by
+_MAX_FILES = 10_000
+_MAX_DEPTH = 32
+_TEMPORARY = ".footlight-"
+
+
+class Refused(Exception):
+    """The path, or what stands there, cannot be used; the text is for the agent or the visitor."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A regular file, open for reading; whoever asked closes `fd`."""
+
+    fd: int
+    size: int
+    mtime_ns: int
+
+
+class Workspace:
+    """Made by `open_workspace`."""
+
+    def __init__(self, root: Path, *, max_file: int, open_beneath: beneath.OpenBeneath = beneath.open_beneath) -> None:
+        self.root = root
+        self.max_file = max_file
+        self._open_beneath = open_beneath
+        self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Give back the descriptor; idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def open(self, path: str) -> Opened:
+        """Open a regular file for reading."""
+        fd = self._open(relative(path), os.O_RDONLY)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise Refused(f"{path}: not a regular file")
+            return Opened(fd, status.st_size, status.st_mtime_ns)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def read(self, path: str, limit: int | None = None) -> bytes:
+        """A whole file of at most `limit` bytes."""
+        limit = self.max_file if limit is None else limit
+        opened = self.open(path)
+        with os.fdopen(opened.fd, "rb") as file:
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise Refused(f"{path}: larger than {limit} bytes")
+        return data
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put a file in place, with the folders on its way; a reader sees the old file or the new one."""
+        name = relative(path)
+        if len(data) > self.max_file:
+            raise Refused(f"{path}: larger than {self.max_file} bytes")
+        with self._folder_of(name) as (folder, last):
+            temporary = _TEMPORARY + secrets.token_hex(8)
+            with _refusing(path):
+                if _is_folder(last, folder):
+                    raise Refused(f"{path}: is a folder")
+                fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=folder)
+                try:
+                    with os.fdopen(fd, "wb") as file:
+                        file.write(data)
+                    os.rename(temporary, last, src_dir_fd=folder, dst_dir_fd=folder)
+                except BaseException:
+                    with suppress(OSError):
+                        os.unlink(temporary, dir_fd=folder)
+                    raise
+
+    def files(self) -> list[str]:
+        """The paths of all regular files, sorted; symlinks are not followed, and it ends at 10,000."""
+        found: list[str] = []
+        self._walk("", 0, found)
+        return sorted(found)
+
+    def _walk(self, folder: str, depth: int, found: list[str]) -> None:
+        try:
+            fd = self._open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
+        except Refused:
+            return  # it went away, or became something else
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    if len(found) >= _MAX_FILES or entry.name.startswith(_TEMPORARY):
+                        continue
+                    if entry.is_file(follow_symlinks=False):
+                        found.append(folder + entry.name)
+                    elif entry.is_dir(follow_symlinks=False) and depth < _MAX_DEPTH:
+                        self._walk(f"{folder}{entry.name}/", depth + 1, found)
+        finally:
+            os.close(fd)
+
+    def _open(self, path: str, flags: int) -> int:
+        with _refusing(path):
+            return self._open_beneath(self._fd, path, flags, 0o644)
+
+    @contextmanager
+    def _folder_of(self, path: str) -> Iterator[tuple[int, str]]:
+        """The folder of a path, made where absent, and the path's last name."""
+        *folders, last = path.split("/")
+        for depth in range(1, len(folders) + 1):
+            above = self._open("/".join(folders[: depth - 1]) or ".", os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                with _refusing(path), suppress(FileExistsError):
+                    os.mkdir(folders[depth - 1], 0o755, dir_fd=above)
+            finally:
+                os.close(above)
+        folder = self._open("/".join(folders) or ".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield folder, last
+        finally:
+            os.close(folder)
+
+
+def relative(path: str) -> str:
+    """A path as it is beneath the workspace; one that cannot be there is `Refused`."""
+    inside = path.removeprefix(MOUNT) if path == MOUNT or path.startswith(MOUNT + "/") else path
+    if path != inside:
+        inside = inside.lstrip("/")
+    parts = [part for part in inside.split("/") if part not in {"", "."}]
+    if inside.startswith("/") or ".." in parts or "\0" in inside:
+        raise Refused(f"{path!r}: outside the workspace")
+    if not parts or len(inside) > 1024 or any(len(os.fsencode(part)) > 255 for part in parts):
+        raise Refused(f"{path[:80]!r}: not a file name")
+    return "/".join(parts)
+
+
+def _is_folder(name: str, dir_fd: int) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _refusing(path: str) -> Iterator[None]:
+    """The system's refusals become ours."""
+    try:
+        yield
+    except (OSError, UnicodeEncodeError) as error:
+        code = error.errno if isinstance(error, OSError) else None
+        if code in {errno.EXDEV, errno.ELOOP}:
+            raise Refused(f"{path}: outside the workspace") from None
+        reason = error.strerror if isinstance(error, OSError) else "not a file name"
+        raise Refused(f"{path}: {reason}") from None
+
+
+@contextmanager
+def open_workspace(root: Path, *, max_file: int) -> Iterator[Workspace]:
+    """The door to a folder, made where it is absent; leaving closes the door and keeps the files."""
+    root.mkdir(parents=True, exist_ok=True)
+    workspace = Workspace(root, max_file=max_file)
+    try:
+        yield workspace
+    finally:
+        workspace.close()
