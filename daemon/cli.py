@@ -5,7 +5,8 @@ import os
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any, NoReturn
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
 
@@ -94,9 +95,16 @@ def serve(**values: Any) -> None:
 
     config = _config(values)
     log.configure(config.log_format)
-    from daemon.main import run_daemon
+    import trio
 
-    _run(run_daemon, config, lambda daemon: click.echo(f"footlight: listening on {daemon.url}"))
+    from daemon.main import Daemon, run_daemon
+
+    async def until_stopped(daemon: Daemon) -> int:
+        click.echo(f"footlight: listening on {daemon.url}")
+        await trio.sleep_forever()
+        return 0
+
+    sys.exit(_run(run_daemon, config, until_stopped))
 
 
 @footlight.command()
@@ -104,13 +112,26 @@ def serve(**values: Any) -> None:
 @click.option("--once", is_flag=True, help="end after the first turn")
 @_file_option
 @_with_settings("model", "tunnel", "approval", "api_token", "log_format", "state_dir", "port", "host", "max_sessions")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, envvar="FOOTLIGHT_PORT", help="port of the API, 0 = any free one")
-@click.option("--state-dir", type=click.Path(path_type=Path), envvar="FOOTLIGHT_STATE_DIR", help="keep the session there")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    envvar="FOOTLIGHT_PORT",
+    help="port of the API, 0 = any free one",
+)
+@click.option(
+    "--state-dir", type=click.Path(path_type=Path), envvar="FOOTLIGHT_STATE_DIR", help="keep the session there"
+)
 def demo(message: str, once: bool, state_dir: Path | None, **values: Any) -> None:
     """Show the whole thing with no account and no key."""
+    from daemon import log
     from daemon.demo import run_demo
 
-    _run(run_demo, lambda folder: _config({**values, "state_dir": folder}), message, once, state_dir)
+    log.configure("text", quiet=True)
+    with TemporaryDirectory(prefix="footlight-") as temporary:
+        config = _config({**values, "model": "scripted", "tunnel": "local", "state_dir": state_dir or Path(temporary)})
+        code = _run(run_demo, config, message, once)
+    sys.exit(code)
 
 
 def _config(values: dict[str, Any]) -> Config:
@@ -122,20 +143,25 @@ def _config(values: dict[str, Any]) -> Config:
     )
 
 
-def _run(run: Any, *args: Any) -> NoReturn:
+def _run(run: Any, *args: Any) -> int:
     """Run Trio to its end: exit codes and error lines as the contract has them."""
     import trio
 
     try:
-        code = trio.run(run, *args)
+        return int(trio.run(run, *args))
     except* ConfigError as group:
         click.echo(f"footlight: {first_cause(group)}", err=True)
         sys.exit(2)
     except* KeyboardInterrupt:
         sys.exit(130)
-    sys.exit(code or 0)
 
 
 def main() -> None:
-    """The entry point."""
-    footlight(prog_name="footlight")
+    """The entry point: wrong usage is one line on stderr."""
+    try:
+        sys.exit(footlight(prog_name="footlight", standalone_mode=False))
+    except click.ClickException as error:
+        click.echo(f"footlight: {error.format_message()}", err=True)
+        sys.exit(2 if isinstance(error, click.UsageError) else error.exit_code)
+    except click.Abort:
+        sys.exit(130)

@@ -33,22 +33,32 @@ class Config:
     allow_origin: tuple[str, ...] = setting((), "an Origin whose pages may call the API (repeatable)", multiple=True)
 
     # What a session gets.
-    tunnel: str = setting("auto", "how a session's port gets its URL", choices=("auto", "ngrok", "ngrok-shared", "static", "local"))
+    tunnel: str = setting(
+        "auto", "how a session's port gets its URL", choices=("auto", "ngrok", "ngrok-shared", "static", "local")
+    )
     public_url: str | None = setting(None, "the public base URL for --tunnel static")
     model: str = setting("claude-sonnet-5-5", "model of a session that names none; `scripted` needs no account")
     script: Path | None = setting(None, "the script that the scripted model plays (default: builds a restaurant menu)")
-    script_pace: float = setting(1.0, "speed of the scripted model: 2 = twice as fast, 0 = without any wait", range=(0, 1000))
+    script_pace: float = setting(
+        1.0, "speed of the scripted model: 2 = twice as fast, 0 = without any wait", range=(0, 1000)
+    )
     max_tokens: int = setting(16_000, "output tokens of one model reply at the most", range=(1, 1_000_000))
     sandbox: str = setting("bwrap", "what the agent's processes run in", choices=("bwrap", "none"))
     approval: str = setting("auto", "whether tool calls wait for a person", choices=("auto", "ask"))
     session_timeout: float = setting(3600.0, "seconds a session may live, 0 = no limit", range=(0, 31_536_000))
-    idle_timeout: float = setting(0.0, "seconds without a prompt after which a session completes, 0 = off", range=(0, 31_536_000))
+    idle_timeout: float = setting(
+        0.0, "seconds without a prompt after which a session completes, 0 = off", range=(0, 31_536_000)
+    )
     delta_window: float = setting(0.04, "seconds over which streamed text is merged, 0 = off", range=(0, 5))
-    journal_limit: int = setting(256 * MB, "bytes of journal a session keeps; older events are dropped", range=(4096, 1 << 50))
+    journal_limit: int = setting(
+        256 * MB, "bytes of journal a session keeps; older events are dropped", range=(4096, 1 << 50)
+    )
     max_sessions: int = setting(16, "sessions alive at once", range=(1, 10_000))
 
     # Where it keeps things, and what it says.
-    state_dir: Path = setting(Path(platformdirs.user_state_dir("footlight")), "where sessions are kept; one daemon per directory")
+    state_dir: Path = setting(
+        Path(platformdirs.user_state_dir("footlight")), "where sessions are kept; one daemon per directory"
+    )
     log_format: str = setting("text", "how the log looks", choices=("text", "json"))
 
     # Secrets and addresses with their own standard variables.

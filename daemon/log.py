@@ -53,8 +53,8 @@ def _as_line(_logger: Any, _method: str, event: dict[str, Any]) -> str:
     return f"{line}\n{error}" if error else line
 
 
-def configure(log_format: str, *, out: TextIO | None = None, debug: bool = False) -> None:
-    """Send the log to `out` (stderr where not given), as `text` or `json`."""
+def configure(log_format: str, *, out: TextIO | None = None, quiet: bool = False) -> None:
+    """Send the log to `out` (stderr where not given), as `text` or `json`; `quiet` keeps warnings and errors alone."""
     as_json = log_format == "json"
     processors: list[Any] = [structlog.processors.add_log_level, structlog.processors.format_exc_info]
     if as_json:
@@ -63,7 +63,7 @@ def configure(log_format: str, *, out: TextIO | None = None, debug: bool = False
         processors.append(_as_line)
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(out or sys.stderr),
         cache_logger_on_first_use=False,
     )

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,32 +66,38 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
             yield Daemon(f"http://{host}:{port_of(listeners)}", registry)
 
 
-async def run_daemon(config: Config, announce: Callable[[Daemon], None]) -> None:
-    """Run until SIGINT or SIGTERM; then end within `shutdown_grace`, whatever clients do. A second signal ends it at once."""
-    stop = trio.Event()
+async def run_daemon(config: Config, use: Callable[[Daemon], Awaitable[int]]) -> int:
+    """Run a daemon for as long as `use` takes, or until SIGINT or SIGTERM; what `use` returned, 0 after a signal.
+
+    The end takes at most `shutdown_grace`, whatever clients do; a second signal ends the process at once.
+    """
+    using, code = trio.CancelScope(), 0
 
     async def watch(signals: AsyncIterator[int]) -> None:
         async for _ in signals:
-            if stop.is_set():
+            if using.cancel_called:
                 os._exit(130)  # every file is written as it is appended to; nothing else may take its time now
-            stop.set()
+            using.cancel()
 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, signals)
             async with open_daemon(config) as daemon:
-                announce(daemon)
                 if config.model == SCRIPTED:
                     log.info("scripted")
-                await stop.wait()
+                with using:
+                    code = await use(daemon)
                 log.info("shutdown", sessions=daemon.registry.counts()["sessions"], grace=f"{config.shutdown_grace:g}")
             nursery.cancel_scope.cancel()
+    return code
 
 
 def check(config: Config) -> None:
     """Refuse settings that cannot work or would be unsafe."""
     if not is_loopback(config.host) and not config.api_token:
-        raise ConfigError(f"--host {config.host} can be reached from other machines: set --api-token, or bind 127.0.0.1")
+        raise ConfigError(
+            f"--host {config.host} can be reached from other machines: set --api-token, or bind 127.0.0.1"
+        )
     if config.tunnel not in {"auto", "local"}:
         raise ConfigError(f"--tunnel {config.tunnel} is not available in this version; use --tunnel local")
     if config.approval != "auto":
@@ -110,7 +116,9 @@ def lock_state_dir(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ConfigError(f"another footlight uses the state directory {folder}; stop it or set --state-dir") from None
+            raise ConfigError(
+                f"another footlight uses the state directory {folder}; stop it or set --state-dir"
+            ) from None
         yield
     finally:
         os.close(fd)
@@ -132,4 +140,6 @@ async def _listen(config: Config) -> list[trio.SocketListener]:
         return await open_listeners(config.host, config.port, config.backlog)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ConfigError(f"cannot listen on {config.host} port {config.port}: {reason}; set --host and --port") from None
+        raise ConfigError(
+            f"cannot listen on {config.host} port {config.port}: {reason}; set --host and --port"
+        ) from None

@@ -50,7 +50,9 @@ async def verify(url: str, expected: bytes, *, headers: dict[str, str], deadline
     with trio.move_on_after(deadline):
         while True:
             try:
-                status, body = await fetch(url, {"ngrok-skip-browser-warning": "1", "User-Agent": "footlight", **headers})
+                status, body = await fetch(
+                    url, {"ngrok-skip-browser-warning": "1", "User-Agent": "footlight", **headers}
+                )
             except (OSError, h11.RemoteProtocolError, trio.BrokenResourceError) as error:
                 last = repr(error)
             else:

@@ -30,7 +30,11 @@ class Conversation:
     def answer(self, done: list[_Block], otherwise: str) -> None:
         """Answer the last message's tool calls: with what was done, the rest with an error text."""
         answered = {block["tool_use_id"] for block in done}
-        rest = [tool_result(call["id"], otherwise, is_error=True) for call in self.unanswered() if call["id"] not in answered]
+        rest = [
+            tool_result(call["id"], otherwise, is_error=True)
+            for call in self.unanswered()
+            if call["id"] not in answered
+        ]
         self.add("user", done + rest)
 
 

@@ -50,11 +50,17 @@ class Models:
                 await self.warm_up()
                 import anthropic  # noqa: PLC0415
 
-                options: dict[str, Any] = {"api_key": self._config.anthropic_api_key, "base_url": self._config.anthropic_base_url}
+                options: dict[str, Any] = {
+                    "api_key": self._config.anthropic_api_key,
+                    "base_url": self._config.anthropic_base_url,
+                }
                 if place == SCRIPTED:
                     script = self._script or load_script(None)
                     pace = self._config.script_pace
-                    options = {"api_key": SCRIPTED, "base_url": await self._services.start(open_scripted_model, script, pace)}
+                    options = {
+                        "api_key": SCRIPTED,
+                        "base_url": await self._services.start(open_scripted_model, script, pace),
+                    }
                 self._clients[place] = anthropic.AsyncAnthropic(**options, max_retries=self._config.model_retries)
             return self._clients[place]
 

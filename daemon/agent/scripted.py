@@ -57,7 +57,11 @@ class ScriptedModel:
             request = msgspec.json.decode(body)
             step = answer(self._script, request["messages"])
         except (msgspec.DecodeError, KeyError, TypeError):
-            await send(h11.Response(status_code=400, headers=_JSON), h11.Data(data=_error("invalid_request_error")), h11.EndOfMessage())
+            await send(
+                h11.Response(status_code=400, headers=_JSON),
+                h11.Data(data=_error("invalid_request_error")),
+                h11.EndOfMessage(),
+            )
             return
         fault = self._fault(step.fault, request["messages"])
         if fault is not None and fault.kind == "status":
@@ -95,9 +99,14 @@ class ScriptedModel:
                 stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 await trio.aclose_forcefully(stream)
             case "error":
-                await send(h11.Data(data=b"event: error\ndata: " + _error("overloaded_error") + b"\n\n"), h11.EndOfMessage())
+                await send(
+                    h11.Data(data=b"event: error\ndata: " + _error("overloaded_error") + b"\n\n"), h11.EndOfMessage()
+                )
             case "malformed":
-                await send(h11.Data(data=b'event: content_block_delta\ndata: {"type": "content_block_del\n\n'), h11.EndOfMessage())
+                await send(
+                    h11.Data(data=b'event: content_block_delta\ndata: {"type": "content_block_del\n\n'),
+                    h11.EndOfMessage(),
+                )
             case "silence":
                 await trio.sleep_forever()
 
@@ -105,9 +114,18 @@ class ScriptedModel:
 def _events(step: Step, request: dict[str, Any], chunk: int) -> Iterator[Event]:
     """The stream's events for one step."""
     tokens = 0
-    message = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant", "content": [], "model": request.get("model")}
+    message = {
+        "id": f"msg_{secrets.token_hex(12)}",
+        "type": "message",
+        "role": "assistant",
+        "content": [],
+        "model": request.get("model"),
+    }
     usage = {"input_tokens": _tokens(msgspec.json.encode(request["messages"]).decode()), "output_tokens": 1}
-    yield {"type": "message_start", "message": {**message, "stop_reason": None, "stop_sequence": None, "usage": usage}}, 0
+    yield (
+        {"type": "message_start", "message": {**message, "stop_reason": None, "stop_sequence": None, "usage": usage}},
+        0,
+    )
     index = -1
     for index, (start, kind, key, text) in enumerate(_blocks(step)):
         tokens += _tokens(text)
@@ -120,7 +138,14 @@ def _events(step: Step, request: dict[str, Any], chunk: int) -> Iterator[Event]:
             yield {"type": "content_block_delta", "index": index, "delta": signature}, 0
         yield {"type": "content_block_stop", "index": index}, 0
     reason = step.stop_reason or ("tool_use" if step.tool else "end_turn")
-    yield {"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": None}, "usage": {"output_tokens": tokens}}, 0
+    yield (
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": reason, "stop_sequence": None},
+            "usage": {"output_tokens": tokens},
+        },
+        0,
+    )
     yield {"type": "message_stop"}, 0
 
 
@@ -155,4 +180,3 @@ async def open_scripted_model(
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve, listeners)
         task_status.started(f"http://127.0.0.1:{port_of(listeners)}")
-

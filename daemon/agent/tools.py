@@ -59,7 +59,11 @@ class Tools:
 
         offered = beta_agent_toolset_20260401(AgentToolContext(workdir="/"))
         known = (tool.to_dict() for tool in offered)
-        return [{key: tool[key] for key in ("name", "description", "input_schema")} for tool in known if tool["name"] in self._tools]  # type: ignore[literal-required]
+        return [
+            {key: tool[key] for key in ("name", "description", "input_schema")}
+            for tool in known
+            if tool["name"] in self._tools
+        ]  # type: ignore[literal-required]
 
     async def run(self, name: str, arguments: Any) -> Result:
         """Carry out one call. Cancelled, a file is as it was or as it should be: the call is not cut in the middle."""

@@ -114,7 +114,9 @@ class Agent:
                 return reply.stop_reason or "end_turn"
             self._conversation.answer(turn.results, INTERRUPTED)
             turn.results = []
-        raise ModelError(f"the turn took more than {self._config.max_rounds} replies", error_type="max_rounds", retryable=False)
+        raise ModelError(
+            f"the turn took more than {self._config.max_rounds} replies", error_type="max_rounds", retryable=False
+        )
 
     async def _ask(self, client: Any, turn: _Turn) -> Reply:
         """One reply, streamed. `ModelError` where it does not come to its end."""

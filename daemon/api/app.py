@@ -18,7 +18,13 @@ from daemon.sessions.registry import Registry
 
 log = structlog.get_logger()
 
-_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 408: "request_timeout", 413: "payload_too_large"}
+_CODES = {
+    400: "invalid_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "payload_too_large",
+}
 _CORS = {
     "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
@@ -59,7 +65,9 @@ def build_app(registry: Registry, config: Config) -> QuartTrio:
     @app.errorhandler(HTTPException)
     async def failed(error: HTTPException) -> Response:
         code = error.code or 500
-        response = problem(CallerError(_CODES.get(code, "http_error"), code, error.description or error.name), error.name)
+        response = problem(
+            CallerError(_CODES.get(code, "http_error"), code, error.description or error.name), error.name
+        )
         if (allowed := getattr(error, "valid_methods", None)) is not None:
             response.headers["Allow"] = ", ".join(allowed)
         return response

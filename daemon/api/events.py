@@ -44,7 +44,9 @@ def _live(journal: Journal, kind: str, **data: Any) -> bytes:
 class EventStream(ResponseBody):
     """A journal as server-sent events; ends with the journal. Cancelled, it gives the journal back."""
 
-    def __init__(self, history: AbstractAsyncContextManager[Journal], offset: int, epoch: str | None, interval: float) -> None:
+    def __init__(
+        self, history: AbstractAsyncContextManager[Journal], offset: int, epoch: str | None, interval: float
+    ) -> None:
         self._history = history
         self._offset = offset
         self._epoch = epoch

@@ -23,7 +23,9 @@ class _Counts(Collector):
         yield GaugeMetricFamily("footlight_uptime_seconds", "Seconds since the API began.", self._uptime)
         yield GaugeMetricFamily("footlight_sessions_live", "Sessions that are alive.", counts["sessions"])
         yield GaugeMetricFamily("footlight_clients", "WebSockets that are connected.", counts["clients"])
-        yield GaugeMetricFamily("footlight_queued_prompts", "Prompts that wait for their turn.", counts["queued_prompts"])
+        yield GaugeMetricFamily(
+            "footlight_queued_prompts", "Prompts that wait for their turn.", counts["queued_prompts"]
+        )
         yield CounterMetricFamily("footlight_sessions_created", "Sessions made or opened again.", counts["created"])
         yield CounterMetricFamily("footlight_events", "Events written to journals.", counts["events"])
         statuses = GaugeMetricFamily("footlight_sessions", "Sessions that are kept, by status.", labels=["status"])

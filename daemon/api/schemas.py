@@ -8,7 +8,6 @@ from quart import Response, request
 from daemon.errors import CallerError, invalid_request
 from daemon.sessions.record import SessionView
 
-
 T = TypeVar("T")
 
 
@@ -107,7 +106,9 @@ async def body(shape: type[T]) -> T:
 
 def answer(value: Any, status: int = 200) -> Response:
     """A value as JSON."""
-    return Response(msgspec.json.encode(value), status, content_type="application/json", headers={"Cache-Control": "no-store"})
+    return Response(
+        msgspec.json.encode(value), status, content_type="application/json", headers={"Cache-Control": "no-store"}
+    )
 
 
 def problem(error: CallerError, title: str) -> Response:

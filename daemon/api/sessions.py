@@ -7,7 +7,7 @@ from daemon.api.schemas import ChatAnswer, DeleteQuery, ListQuery, Problem, Sess
 from daemon.errors import invalid_request
 from daemon.sessions.lifecycle import Status
 from daemon.sessions.record import SessionView
-from daemon.sessions.registry import Asked, Registry, log
+from daemon.sessions.registry import Asked, Registry
 
 _SAID = {
     "created": "Session created; its URL follows",
@@ -30,7 +30,6 @@ def routes(registry: Registry) -> Blueprint:
     async def chat() -> Response:
         """Start a session, or give one its next prompt."""
         asked = await body(Asked)
-        log.info("request", method="POST", path="/api/chat", session_id=asked.session_id or "new")
         view, accepted = await registry.chat(asked)
         fields = {name: getattr(view, name) for name in view.__struct_fields__}
         status = 201 if accepted == "created" else 200
@@ -57,7 +56,9 @@ def routes(registry: Registry) -> Blueprint:
         statuses = [status for status in asked.status.split(",") if status]
         if unknown := set(statuses) - {*Status}:
             raise invalid_request(f"query: there is no status {min(unknown)!r}", status=400)
-        if asked.cursor is not None and not (asked.cursor.isascii() and asked.cursor.isdecimal() and len(asked.cursor) < 19):
+        if asked.cursor is not None and not (
+            asked.cursor.isascii() and asked.cursor.isdecimal() and len(asked.cursor) < 19
+        ):
             raise invalid_request("query: not a cursor of this list", status=400)
         views, total, following = registry.list(statuses, int(asked.cursor) if asked.cursor else None, asked.limit)
         return answer(SessionList(views, total, str(following) if following else None))

@@ -48,7 +48,9 @@ def routes(registry: Registry) -> Blueprint:
         """The counts as Prometheus text."""
         from daemon.api.metrics import exposition  # noqa: PLC0415  # prometheus_client is needed by nobody else
 
-        return Response(exposition(registry, trio.current_time() - started), content_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(
+            exposition(registry, trio.current_time() - started), content_type="text/plain; version=0.0.4; charset=utf-8"
+        )
 
     @blueprint.get("/")
     @hide

@@ -67,7 +67,9 @@ async def serve_client(stream: ClientStream, role: Role, place: Place, audience:
         nursery.cancel_scope.cancel()
 
 
-async def _converse(ws: WebSocketConnection, stream: ClientStream, client: Client, place: Place, audience: Audience) -> None:
+async def _converse(
+    ws: WebSocketConnection, stream: ClientStream, client: Client, place: Place, audience: Audience
+) -> None:
     async with trio.open_nursery() as nursery:
 
         async def until_done(task: Callable[..., Awaitable[None]], *args: Any) -> None:
@@ -82,7 +84,9 @@ async def _converse(ws: WebSocketConnection, stream: ClientStream, client: Clien
         await until_done(_send, ws, stream, client, place, audience)
 
 
-async def _send(ws: WebSocketConnection, stream: ClientStream, client: Client, place: Place, audience: Audience) -> None:
+async def _send(
+    ws: WebSocketConnection, stream: ClientStream, client: Client, place: Place, audience: Audience
+) -> None:
     journal = audience.journal
     reset = place.reset_reason(journal)
     cursor = Cursor(journal, 0 if reset else place.offset)

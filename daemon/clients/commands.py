@@ -7,7 +7,6 @@ import msgspec
 from daemon.errors import invalid_request
 
 
-
 class _Frame(msgspec.Struct, tag_field="type", tag=str.lower, forbid_unknown_fields=False):
     """A frame from a client."""
 

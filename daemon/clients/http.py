@@ -59,7 +59,9 @@ def text(status: int, message: str, **headers: str) -> Response:
 def json(value: object, **headers: str) -> Response:
     """A JSON value."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Response(200, msgspec.json.encode(value), {"Content-Type": "application/json", "Cache-Control": "no-store", **named})
+    return Response(
+        200, msgspec.json.encode(value), {"Content-Type": "application/json", "Cache-Control": "no-store", **named}
+    )
 
 
 class HttpConnection:

@@ -12,8 +12,8 @@ from daemon.clients.client import Audience, Place, serve_client
 from daemon.clients.preview import Preview
 from daemon.clients.stream import ClientStream
 from daemon.config import Config
-from daemon.serving import Server, open_listeners, port_of
 from daemon.services import Services
+from daemon.serving import Server, open_listeners, port_of
 from daemon.workspace.files import Workspace
 
 _ANY_ORIGIN = {"Access-Control-Allow-Origin": "*"}
@@ -79,7 +79,11 @@ class Port:
     def _health(self, request: http.Request) -> http.Response:
         if request.method == "OPTIONS":
             asked = request.headers.get("access-control-request-headers", "*")
-            allow = {"Access-Control-Allow-Methods": "GET", "Access-Control-Allow-Headers": asked, "Access-Control-Max-Age": "600"}
+            allow = {
+                "Access-Control-Allow-Methods": "GET",
+                "Access-Control-Allow-Headers": asked,
+                "Access-Control-Max-Age": "600",
+            }
             return http.Response(204, b"", {**_ANY_ORIGIN, **allow})
         if request.method not in {"GET", "HEAD"}:
             return http.text(405, "health is read only", Allow="GET, HEAD, OPTIONS")
@@ -99,7 +103,9 @@ class Port:
 
 
 @asynccontextmanager
-async def open_port(services: Services, audience: Audience, tokens: Tokens, workspace: Workspace) -> AsyncIterator[Port]:
+async def open_port(
+    services: Services, audience: Audience, tokens: Tokens, workspace: Workspace
+) -> AsyncIterator[Port]:
     """Listen on a free port of 127.0.0.1 as a service: it answers until the session's body and farewell are over."""
     config: Config = audience.config
     port = Port(audience, tokens, workspace)
@@ -113,4 +119,3 @@ async def open_port(services: Services, audience: Audience, tokens: Tokens, work
             listener.socket.close()
         raise
     yield port
-

@@ -16,7 +16,12 @@ from daemon.clients.http import Request, Response, text
 from daemon.workspace.files import Opened, Refused, Workspace
 
 _CACHE = "no-cache"  # ask again each time: the agent may have changed it
-_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".webmanifest": "application/manifest+json", ".woff2": "font/woff2"}
+_TYPES = {
+    ".js": "text/javascript",
+    ".mjs": "text/javascript",
+    ".webmanifest": "application/manifest+json",
+    ".woff2": "font/woff2",
+}
 _INLINE_READ = 256 * 1024  # bytes: a larger file is read in a thread
 
 
@@ -45,7 +50,9 @@ class Preview:
         rest = {name: value for name, value in request.query.items() if name != "token"}
         # One leading slash: `//host/` would be another site.
         clean = "/" + request.raw_path.lstrip("/\\") + (f"?{urlencode(rest)}" if rest else "")
-        cookie = f"{self._cookie}={self._tokens.preview}; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if self.secure else "")
+        cookie = f"{self._cookie}={self._tokens.preview}; Path=/; HttpOnly; SameSite=Lax" + (
+            "; Secure" if self.secure else ""
+        )
         return Response(302, b"", {"Location": clean, "Set-Cookie": cookie, "Cache-Control": "no-store"})
 
     async def _file(self, request: Request) -> Response:
@@ -53,7 +60,9 @@ class Preview:
         try:
             name, opened = self._open(path)
         except IsADirectoryError:
-            return Response(302, b"", {"Location": quote("/" + path, errors="surrogateescape") + "/", "Cache-Control": _CACHE})
+            return Response(
+                302, b"", {"Location": quote("/" + path, errors="surrogateescape") + "/", "Cache-Control": _CACHE}
+            )
         except Refused:
             waiting = "there is no page yet; the agent has not written index.html" if not path else "no such file"
             return text(404, waiting, Cache_Control=_CACHE)

@@ -21,7 +21,9 @@ from daemon.errors import Bug, JournalFull
 from daemon.journal import events, frames
 from daemon.journal.segment import Segment
 
-CHUNK_BYTES = 256 * 1024  # a read this long delays the clients of other sessions by 3 ms at the most (docs/performance.md)
+CHUNK_BYTES = (
+    256 * 1024
+)  # a read this long delays the clients of other sessions by 3 ms at the most (docs/performance.md)
 RING_BYTES = 256 * 1024
 RING_EVENTS = 2048
 _EVERYTHING = 1 << 62
@@ -58,7 +60,9 @@ class Journal:
         self.folder = folder
         self.delivered = 0  # the highest offset that any client has been sent
         self.ended = False
-        self.late_frames: Callable[[], list[bytes]] = list  # what a client that joins now must be told besides the events
+        self.late_frames: Callable[[], list[bytes]] = (
+            list  # what a client that joins now must be told besides the events
+        )
         self._segments = segments
         self._limit = limit
         self._lot = trio.lowlevel.ParkingLot()

@@ -32,7 +32,12 @@ class Present:
         if self.block is None or not self.block.parts:
             return []
         block = self.block
-        return [(f"claude_{block.kind}_delta", {"turn": block.turn, "block": block.block, "position": 0, "text": "".join(block.parts)})]
+        return [
+            (
+                f"claude_{block.kind}_delta",
+                {"turn": block.turn, "block": block.block, "position": 0, "text": "".join(block.parts)},
+            )
+        ]
 
     def pending(self) -> dict[str, list[dict[str, Any]]]:
         """The `pending` of `connected`."""

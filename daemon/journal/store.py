@@ -93,21 +93,30 @@ class Store:
 
     def add_message(self, session_id: str, number: int, message: dict[str, Any]) -> None:
         """Keep the message with this number, counted from 0; the last one may be replaced."""
-        self._db.execute("insert or replace into messages values (?, ?, ?)", (session_id, number, msgspec.json.encode(message)))
+        self._db.execute(
+            "insert or replace into messages values (?, ?, ?)", (session_id, number, msgspec.json.encode(message))
+        )
 
     # --- message ids
 
     def seen(self, session_id: str, message_id: str) -> bool:
         """Whether this message was accepted before."""
-        return self._value("select 1 from message_ids where session_id = ? and message_id = ?", (session_id, message_id)) is not None
+        return (
+            self._value("select 1 from message_ids where session_id = ? and message_id = ?", (session_id, message_id))
+            is not None
+        )
 
     def accept(self, session_id: str, message_id: str) -> None:
         """Remember a message."""
-        self._db.execute("insert or ignore into message_ids (session_id, message_id) values (?, ?)", (session_id, message_id))
+        self._db.execute(
+            "insert or ignore into message_ids (session_id, message_id) values (?, ?)", (session_id, message_id)
+        )
 
     def start_message(self, session_id: str, message_id: str) -> None:
         """Its turn begins: from now on it is never run again."""
-        self._db.execute("update message_ids set started = 1 where session_id = ? and message_id = ?", (session_id, message_id))
+        self._db.execute(
+            "update message_ids set started = 1 where session_id = ? and message_id = ?", (session_id, message_id)
+        )
 
     def forget_unstarted(self, session_id: str) -> None:
         """Messages that never got their turn may be sent again."""
@@ -144,4 +153,3 @@ def _checkpoint(path: Path) -> None:
         db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
     finally:
         db.close()
-

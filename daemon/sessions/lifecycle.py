@@ -63,7 +63,12 @@ class Reason(StrEnum):
 LIVE = frozenset({Status.initializing, Status.running, Status.stopping})
 
 TRANSITIONS: dict[Phase, dict[Step, Phase]] = {
-    Phase.INITIALIZING: {Step.ready: Phase.RUNNING, Step.failed: Phase.STOPPING, Step.stop: Phase.STOPPING, Step.timeout: Phase.STOPPING},
+    Phase.INITIALIZING: {
+        Step.ready: Phase.RUNNING,
+        Step.failed: Phase.STOPPING,
+        Step.stop: Phase.STOPPING,
+        Step.timeout: Phase.STOPPING,
+    },
     Phase.RUNNING: {
         Step.stop: Phase.STOPPING,
         Step.finished: Phase.STOPPING,

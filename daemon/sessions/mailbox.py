@@ -32,7 +32,9 @@ class Mailbox:
     def put(self, message: str, message_id: str | None) -> tuple[Prompt, int]:
         """Queue a prompt; its place in the queue, counted from 1."""
         if len(self._waiting) >= self._limit:
-            raise CallerError("too_many_prompts", 429, f"{self._limit} prompts wait in this session already", retry_after=5)
+            raise CallerError(
+                "too_many_prompts", 429, f"{self._limit} prompts wait in this session already", retry_after=5
+            )
         prompt = Prompt(message, message_id or f"msg_{secrets.token_hex(8)}")
         self._waiting.append(prompt)
         self._arrived.set()

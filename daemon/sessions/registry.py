@@ -41,7 +41,9 @@ class Asked(msgspec.Struct, kw_only=True):
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
     system: Annotated[str, msgspec.Meta(max_length=100_000)] | None = None
     approval: Literal["auto", "ask"] | None = None
-    timeout: Annotated[float, msgspec.Meta(gt=0, le=31_536_000, description="seconds the session may live")] | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=31_536_000, description="seconds the session may live")] | None = (
+        None
+    )
     token_budget: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
@@ -55,7 +57,9 @@ class Accepted(NamedTuple):
 class Registry:
     """Made by `open_registry`."""
 
-    def __init__(self, config: Config, store: Store, tunnels: TunnelProvider, models: Models, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, config: Config, store: Store, tunnels: TunnelProvider, models: Models, nursery: trio.Nursery
+    ) -> None:
         self.config = config
         self.closing = False
         self._store = store
@@ -78,6 +82,7 @@ class Registry:
         if asked.approval == "ask":
             raise invalid_request("approval `ask` is not available in this version")
         session_id = asked.session_id or secrets.token_hex(6)
+        log.info("request", method="POST", path="/api/chat", session_id=session_id)
         while session_id in self._live or session_id in self._purging:
             session = self._live.get(session_id)
             if session is not None and not session.ending:
@@ -116,17 +121,21 @@ class Registry:
             session.interrupt()
         return self.get(session_id)
 
+    async def stop(self, session_id: str, reason: Reason = Reason.stopped) -> SessionView:
+        """End a session and return when all it owned is gone."""
+        if (session := self._live.get(session_id)) is not None:
+            session.stop(reason)
+            await session.ended.wait()
+        return self.get(session_id)
+
     async def delete(self, session_id: str, *, purge: bool) -> SessionView:
         """End a session and return when all it owned is gone; `purge` also deletes what is kept of it."""
-        while (session := self._live.get(session_id)) is not None:
-            session.stop()
-            await session.ended.wait()
-        view = self.get(session_id)
+        view = await self.stop(session_id)
         if purge and session_id not in self._purging:
             self._purging[session_id] = trio.Event()
             try:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + self.config.shutdown_grace):
-                    await trio.to_thread.run_sync(rmtree, self.config.session_dir(session_id), True)  # noqa: FBT003
+                    await trio.to_thread.run_sync(rmtree, self.config.session_dir(session_id), True)
                 self._store.delete(session_id)
             finally:
                 self._purging.pop(session_id).set()
@@ -182,7 +191,9 @@ class Registry:
         for _, data in self._store.records(statuses=[*LIVE], before=None, limit=1 << 30):
             record = Record.decode(data)
             folder = self.config.session_dir(record.session_id) / "journal"
-            record.epoch, record.offset = await trio.to_thread.run_sync(_close_journal, record, folder, self.config.journal_limit)
+            record.epoch, record.offset = await trio.to_thread.run_sync(
+                _close_journal, record, folder, self.config.journal_limit
+            )
             record.status = Status.interrupted
             self._store.forget_unstarted(record.session_id)
             self._store.save(record.session_id, record.status, record.encode())
@@ -205,7 +216,9 @@ class Registry:
         log.info("creating" if record is None else "reopening", session_id=session_id)
         now = utc_now()
         if record is None:
-            record = Record(session_id=session_id, created_at=now, last_activity=now, expires_at=None, settings=settings)
+            record = Record(
+                session_id=session_id, created_at=now, last_activity=now, expires_at=None, settings=settings
+            )
         record.settings, record.error, record.expires_at = settings, None, _expiry(settings.timeout)
         session = Session(record, self.config, self._store)
         session.prompt(asked.message, asked.message_id, same_text_counts=False)
@@ -278,14 +291,18 @@ def _close_journal(record: Record, folder: Any, limit: int) -> tuple[str, int]:
     try:
         if journal.offset:
             detail = "the daemon ended while the session was alive"
-            journal.append("session_end", reason=Reason.interrupted, turn_count=record.turn, detail=detail, processes_killed=0)
+            journal.append(
+                "session_end", reason=Reason.interrupted, turn_count=record.turn, detail=detail, processes_killed=0
+            )
         return journal.epoch, journal.offset
     finally:
         journal.close()
 
 
 @asynccontextmanager
-async def open_registry(config: Config, store: Store, tunnels: TunnelProvider, models: Models) -> AsyncIterator[Registry]:
+async def open_registry(
+    config: Config, store: Store, tunnels: TunnelProvider, models: Models
+) -> AsyncIterator[Registry]:
     """The sessions of one daemon. Leaving ends them all, each with its `session_end`, within the grace."""
     async with trio.open_nursery() as nursery:
         registry = Registry(config, store, tunnels, models, nursery)

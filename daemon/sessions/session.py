@@ -187,7 +187,9 @@ class Session:
         """It cannot go on; what the API will say of it."""
         error = first_cause(error)
         code = error.code if isinstance(error, (WorldError, TunnelError)) else "internal_error"
-        detail = error.detail if isinstance(error, (WorldError, TunnelError)) else "the session failed; the log says more"
+        detail = (
+            error.detail if isinstance(error, (WorldError, TunnelError)) else "the session failed; the log says more"
+        )
         self._end(Reason.error, detail)
         if self.reason is Reason.error:
             self.record.error = Failure(code, detail)
@@ -333,7 +335,9 @@ async def _check(session: Session, port: Port, tunnel: Tunnel, provider: str, co
     port.preview.secure = tunnel.url.startswith("https")
     name = session.session_id
     headers = {"Authorization": f"Bearer {session._tokens.watch}"}
-    await verify(f"{tunnel.url}/health", f'"session_id":"{name}"'.encode(), headers=headers, deadline=config.verify_deadline)
+    await verify(
+        f"{tunnel.url}/health", f'"session_id":"{name}"'.encode(), headers=headers, deadline=config.verify_deadline
+    )
     log.info("tunnel_created", session_id=name, provider=provider, url=tunnel.websocket_url)
     log.info("tunnel_stable", session_id=name)
 
