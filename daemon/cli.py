@@ -4,9 +4,10 @@ import dataclasses
 import os
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -15,11 +16,12 @@ from daemon.config import Config, settings
 from daemon.errors import ConfigError, first_cause
 
 _CONFIG_FILE = "footlight.toml"
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def _option(field: dataclasses.Field[Any]) -> Any:
+def _option(field: dataclasses.Field[Any]) -> Callable[[_F], _F]:
     """A setting as a flag with its environment variable."""
-    default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+    default: Any = getattr(Config(), field.name)
     meta = field.metadata
     kind: Any = type(default) if default is not None else str
     if "choices" in meta:
@@ -42,10 +44,10 @@ def _option(field: dataclasses.Field[Any]) -> Any:
     )
 
 
-def _with_settings(*left_out: str) -> Any:
+def _with_settings(*left_out: str) -> Callable[[_F], _F]:
     """All settings as options of a command, which gets them in one dict."""
 
-    def decorate(command: Any) -> Any:
+    def decorate(command: _F) -> _F:
         for field in reversed(settings()):
             if field.name not in left_out:
                 command = _option(field)(command)
@@ -99,10 +101,9 @@ def serve(**values: Any) -> None:
 
     from daemon.main import Daemon, run_daemon
 
-    async def until_stopped(daemon: Daemon) -> int:
+    async def until_stopped(daemon: Daemon) -> NoReturn:
         click.echo(f"footlight: listening on {daemon.url}")
         await trio.sleep_forever()
-        return 0
 
     sys.exit(_run(run_daemon, config, until_stopped))
 

@@ -64,7 +64,7 @@ class _Demo:
         if event["event"] == "turn_complete":
             self.code = 1 if event["data"]["is_error"] else 0
             return True
-        return event["event"] == "session_end"
+        return bool(event["event"] == "session_end")
 
     def _say(self, name: str, what: str) -> None:
         self._console.print(Text.assemble((f"\n  {name} ", "bold cyan"), (what, "dim")))

@@ -39,7 +39,8 @@ class Services:
             finally:
                 self._scopes.discard(scope)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """The body has left: from now on its cancellation is theirs."""
         self._leaving = True
         for scope in self._scopes:
             scope.shield = False
@@ -54,4 +55,4 @@ async def open_services() -> AsyncIterator[Services]:
         try:
             yield services
         finally:
-            services._leave()
+            services.leave()

@@ -24,7 +24,7 @@ class Transcript:
         data: dict[str, Any] = event["data"]
         match event["event"]:
             case "turn_start":
-                self._line(Text.assemble(("\n› ", "bold cyan"), (data["prompt"], "bold")))
+                self._line(Text.assemble(("\n▸ ", "bold cyan"), (data["prompt"], "bold")))
             case "claude_text_delta":
                 self._grow(data["turn"], data["block"], data["position"], data["text"], "")
             case "claude_thinking_delta":

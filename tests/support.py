@@ -10,7 +10,9 @@ from typing import Any
 import httpx2
 import msgspec
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+from trio_websocket import ConnectionClosed, WebSocketConnection
+
+from daemon.clients.follow import open_client
 
 
 @asynccontextmanager
@@ -36,7 +38,7 @@ async def events_until(ws: WebSocketConnection, done: Callable[[dict[str, Any]],
 async def all_events(url: str, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
     """Everything until the close, and its code."""
     found = []
-    async with open_websocket_url(f"{url}&offset={offset}") as ws:
+    async with open_client(f"{url}&offset={offset}") as ws:
         try:
             while True:
                 found.append(await next_event(ws))

@@ -30,7 +30,7 @@ async def fetch(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
         while True:
             event = connection.next_event()
             if event is h11.NEED_DATA:
-                connection.receive_data(await stream.receive_some(16384))
+                connection.receive_data(bytes(await stream.receive_some(16384)))
             elif isinstance(event, h11.Response):
                 status = event.status_code
             elif isinstance(event, h11.Data):

@@ -70,11 +70,11 @@ class ScriptedModel:
             return
         await send(h11.Response(status_code=200, headers=_SSE))
         await self._wait(self._script.pace.first_delta_ms / 1000)
-        for number, (event, characters) in enumerate(_events(step, request, self._script.pace.chunk_characters)):
+        for number, (said, characters) in enumerate(_events(step, request, self._script.pace.chunk_characters)):
             if fault is not None and number == fault.after:
                 await self._break(fault, stream, send)
                 return
-            await send(h11.Data(data=_sse(event)))
+            await send(h11.Data(data=_sse(said)))
             await self._wait(characters / self._script.pace.characters_per_second)
         await send(h11.EndOfMessage())
 
@@ -114,7 +114,7 @@ class ScriptedModel:
 def _events(step: Step, request: dict[str, Any], chunk: int) -> Iterator[Event]:
     """The stream's events for one step."""
     tokens = 0
-    message = {
+    message: dict[str, Any] = {
         "id": f"msg_{secrets.token_hex(12)}",
         "type": "message",
         "role": "assistant",
@@ -164,7 +164,8 @@ def _tokens(text: str) -> int:
 
 
 def _sse(event: dict[str, Any]) -> bytes:
-    return b"event: " + event["type"].encode() + b"\ndata: " + msgspec.json.encode(event) + b"\n\n"
+    name: str = event["type"]
+    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(event) + b"\n\n"
 
 
 def _error(kind: str) -> bytes:

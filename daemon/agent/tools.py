@@ -63,7 +63,7 @@ class Tools:
             {key: tool[key] for key in ("name", "description", "input_schema")}
             for tool in known
             if tool["name"] in self._tools
-        ]  # type: ignore[literal-required]
+        ]
 
     async def run(self, name: str, arguments: Any) -> Result:
         """Carry out one call. Cancelled, a file is as it was or as it should be: the call is not cut in the middle."""

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import trio
@@ -54,7 +54,7 @@ class EventStream(ResponseBody):
         self._first: list[bytes] = []
         self._journal: Journal
 
-    async def __aenter__(self) -> "EventStream":
+    async def __aenter__(self) -> Self:
         self._journal = await self._history.__aenter__()
         self._offset, self._first = _start(self._journal, self._offset, self._epoch)
         return self

@@ -95,7 +95,7 @@ async def body(shape: type[T]) -> T:
     """The JSON body as a struct."""
     if request.mimetype != "application/json":
         raise invalid_request("the body must be JSON with Content-Type: application/json", status=400)
-    data: bytes = await request.get_data()
+    data = await request.get_data(as_text=False)
     try:
         return msgspec.json.decode(data, type=shape)
     except msgspec.ValidationError as error:

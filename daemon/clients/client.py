@@ -5,6 +5,7 @@ slow client delays nobody.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,10 +74,8 @@ async def _converse(
     async with trio.open_nursery() as nursery:
 
         async def until_done(task: Callable[..., Awaitable[None]], *args: Any) -> None:
-            try:
+            with suppress(ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
                 await task(*args)
-            except (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
-                pass
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(until_done, _receive, ws, stream, client, audience)

@@ -12,34 +12,40 @@ class _Frame(msgspec.Struct, tag_field="type", tag=str.lower, forbid_unknown_fie
 
 
 class Prompt(_Frame):
+    """The next thing to work on."""
+
     message: str
     message_id: str | None = None
 
 
 class Interrupt(_Frame):
-    pass
+    """End the current turn."""
 
 
 class Approve(_Frame):
+    """Let a tool call go on."""
+
     tool_use_id: str
     reason: str | None = None
 
 
 class Deny(_Frame):
+    """Do not."""
+
     tool_use_id: str
     reason: str | None = None
 
 
 class Stop(_Frame):
-    pass
+    """End the session."""
 
 
 class Ping(_Frame):
-    pass
+    """Are you there?"""
 
 
 Command = Prompt | Interrupt | Approve | Deny | Stop | Ping
-_decoder = msgspec.json.Decoder(Command)
+_decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 
 
 class Commands(Protocol):

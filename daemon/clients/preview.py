@@ -7,6 +7,7 @@ tell ports apart, so its name is the session's own.
 import mimetypes
 import os
 from email.utils import formatdate, parsedate_to_datetime
+from pathlib import PurePosixPath
 from urllib.parse import quote, urlencode
 
 import trio
@@ -99,7 +100,7 @@ class Preview:
 
 
 def _content_type(name: str) -> str:
-    suffix = os.path.splitext(name)[1].lower()
+    suffix = PurePosixPath(name).suffix.lower()
     kind = _TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
     textual = kind.startswith("text/") or kind in {"application/json", "application/manifest+json", "image/svg+xml"}
     return f"{kind}; charset=utf-8" if textual else kind

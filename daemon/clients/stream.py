@@ -26,7 +26,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
         """The next `receive_some` gives these bytes first."""
         self._ahead = data + self._ahead
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:  # noqa: D102
         if self._ahead:
             await trio.lowlevel.checkpoint()
             size = max_bytes or len(self._ahead)
@@ -34,7 +34,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
             return data
         return await self._stream.receive_some(max_bytes)
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:  # noqa: D102
         async with self._lock:
             await self._send(data)
 
@@ -74,12 +74,12 @@ class ClientStream(trio.abc.HalfCloseableStream):
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
             await trio.aclose_forcefully(self._stream)
 
-    async def wait_send_all_might_not_block(self) -> None:
+    async def wait_send_all_might_not_block(self) -> None:  # noqa: D102
         await self._stream.wait_send_all_might_not_block()
 
-    async def send_eof(self) -> None:
+    async def send_eof(self) -> None:  # noqa: D102
         async with self._lock:
             await self._stream.send_eof()
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> None:  # noqa: D102
         await self._stream.aclose()

@@ -66,7 +66,7 @@ def encode(session_id: str, kind: str, data: dict[str, Any], offset: int | None)
         raise Bug(f"no such {'journaled' if offset is not None else 'live'} event: {kind}")
     if tuple(data) != fields and not (kind == "ack" and data.keys() - _ACK_EXTRAS == {"type"}):
         raise Bug(f"{kind} takes {fields}, not {tuple(data)}")
-    event = {"session_id": session_id, "event": kind, "timestamp": utc_now(), "data": data}
+    event: dict[str, Any] = {"session_id": session_id, "event": kind, "timestamp": utc_now(), "data": data}
     if offset is not None:
         event["offset"] = offset
     return msgspec.json.encode(event)

@@ -5,6 +5,7 @@ from __future__ import annotations  # array[int] cannot be evaluated before Pyth
 import os
 from array import array
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -83,7 +84,7 @@ class Segment:
         """The frame sizes of the offsets after one up to another."""
         low, high = after + 1 - self.first, last + 1 - self.first
         ends = [self._ends[low - 1] if low else 0, *self._ends[low:high]]
-        return array("Q", (end - start for start, end in zip(ends, ends[1:], strict=False)))
+        return array("Q", (end - start for start, end in pairwise(ends)))
 
     def close(self) -> None:
         """Give back the descriptors; idempotent."""

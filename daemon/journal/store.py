@@ -62,7 +62,8 @@ class Store:
 
     def load(self, session_id: str) -> bytes | None:
         """A session's record."""
-        return self._value("select record from sessions where session_id = ?", (session_id,))
+        record: bytes | None = self._value("select record from sessions where session_id = ?", (session_id,))
+        return record
 
     def records(self, *, statuses: list[str], before: int | None, limit: int) -> list[tuple[int, bytes]]:
         """Newest first, each with its number, which is the cursor for the next page."""

@@ -51,7 +51,7 @@ class Accepted(NamedTuple):
     """What became of a message."""
 
     view: SessionView
-    accepted: str  # created | queued | duplicate
+    accepted: Literal["created", "queued", "duplicate"]
 
 
 class Registry:

@@ -61,7 +61,7 @@ class Session:
         self._phase = Phase.INITIALIZING
         self._config = config
         self._store = store
-        self._tokens = Tokens()
+        self.tokens = Tokens()
         self._tunnel: Tunnel | None = None
         self._first_offset = record.offset
         self.save()
@@ -70,14 +70,17 @@ class Session:
 
     @property
     def session_id(self) -> str:
+        """Its name."""
         return self.record.session_id
 
     @property
     def status(self) -> Status:
+        """As the API shows it."""
         return shown(self._phase, self.reason)
 
     @property
     def queued_prompts(self) -> int:
+        """How many prompts wait."""
         return len(self.mailbox)
 
     @property
@@ -135,10 +138,10 @@ class Session:
             view.connected_clients = len(self.hub)
         if self._tunnel is not None and self._phase is not Phase.ENDED:
             base, socket = self._tunnel.url, self._tunnel.websocket_url
-            view.websocket_url = f"{socket}?token={self._tokens.control}"
-            view.watch_url = f"{socket}?token={self._tokens.watch}"
-            view.preview_url = f"{base}/?token={self._tokens.watch}"
-            view.health_url = f"{base}/health?token={self._tokens.watch}"
+            view.websocket_url = f"{socket}?token={self.tokens.control}"
+            view.watch_url = f"{socket}?token={self.tokens.watch}"
+            view.preview_url = f"{base}/?token={self.tokens.watch}"
+            view.health_url = f"{base}/health?token={self.tokens.watch}"
         return view
 
     # --- what its own task does
@@ -261,7 +264,7 @@ async def open_session(
             audience = Audience(journal, hub, present, session, config)
             async with (
                 open_services() as services,
-                open_port(services, audience, session._tokens, workspace) as port,
+                open_port(services, audience, session.tokens, workspace) as port,
                 tunnels.open(port.number) as tunnel,
             ):
                 try:
@@ -334,7 +337,7 @@ async def _check(session: Session, port: Port, tunnel: Tunnel, provider: str, co
     """The URL must answer through its tunnel, as this session, before anyone is told of it."""
     port.preview.secure = tunnel.url.startswith("https")
     name = session.session_id
-    headers = {"Authorization": f"Bearer {session._tokens.watch}"}
+    headers = {"Authorization": f"Bearer {session.tokens.watch}"}
     await verify(
         f"{tunnel.url}/health", f'"session_id":"{name}"'.encode(), headers=headers, deadline=config.verify_deadline
     )
