@@ -28,6 +28,7 @@ LAYERS = {
     **dict.fromkeys(PURE, 0),
     "daemon": 0,
     "daemon.log": 0,
+    "daemon.occupancy": 0,
     "daemon.services": 0,
     "daemon.serving": 1,
     "daemon.journal": 1,

@@ -60,6 +60,7 @@ class Journal:
         self.folder = folder
         self.delivered = 0  # the highest offset that any client has been sent
         self.ended = False
+        self.closed = False
         self.late_frames: Callable[[], list[bytes]] = (
             list  # what a client that joins now must be told besides the events
         )
@@ -110,8 +111,8 @@ class Journal:
         self._lot.unpark_all()
 
     def read(self, after: int, *, max_bytes: int = CHUNK_BYTES, max_events: int = _EVERYTHING) -> Frames | Gap | None:
-        """What is held directly after an offset, or None at the end."""
-        if after >= self.offset:
+        """What is held directly after an offset, or None at the end, and from a closed journal."""
+        if after >= self.offset or self.closed:
             return None
         segment = self._segment_of(after + 1)
         if segment.first > after + 1:
@@ -149,6 +150,7 @@ class Journal:
 
     def close(self) -> None:
         """Give back the descriptors. What was appended stays readable by the next `open_journal`."""
+        self.closed = True
         for segment in self._segments:
             segment.close()
 

@@ -148,7 +148,8 @@ class Registry:
         if session is not None:
             await session.recorded.wait()
             if session.journal is not None:
-                yield session.journal
+                with session.readers.entered():
+                    yield session.journal
                 return
         self._record(session_id)
         folder = self.config.session_dir(session_id) / "journal"

@@ -25,6 +25,7 @@ from daemon.journal.events import utc_now
 from daemon.journal.journal import Journal, Recovery, load_journal
 from daemon.journal.present import Present
 from daemon.journal.store import Store
+from daemon.occupancy import Occupancy
 from daemon.services import open_services
 from daemon.sessions.lifecycle import STEP_OF, Phase, Reason, Status, Step, advance, shown
 from daemon.sessions.mailbox import Mailbox
@@ -52,6 +53,7 @@ class Session:
         self.recorded = trio.Event()  # its journal is open, or it has ended
         self.settled = trio.Event()  # its URL answers, or it has ended
         self.ended = trio.Event()  # all it owned is gone
+        self.readers = Occupancy()  # requests that follow its journal
         self.mailbox = Mailbox(config.max_prompts)
         self.reason: Reason | None = None
         self.detail: str | None = None
@@ -257,8 +259,8 @@ async def open_session(
     home = config.session_dir(session.session_id)
     with open_workspace(home / "workspace", max_file=config.max_file) as workspace:
         journal = await _open_journal(session, home / "journal", config)
+        present, hub = Present(), Hub(journal)
         try:
-            present, hub = Present(), Hub(journal)
             session.journal, session.hub = journal, hub
             _begin(session, journal)
             audience = Audience(journal, hub, present, session, config)
@@ -286,16 +288,13 @@ async def open_session(
                     session.fail(error)
                     raise
                 finally:
-                    _end_journal(session, journal)
-                    hub.close_code = 1001 if session.reason is Reason.shutdown else 1000
-                    with trio.move_on_after(config.drain_grace, shield=True):
-                        await hub.drain()
+                    await _farewell(session, journal, hub, config.drain_grace)
         except Exception as error:
             if session.reason is None:
                 session.fail(error)
             raise
         finally:
-            _end_journal(session, journal)
+            await _farewell(session, journal, hub, config.drain_grace)
             session.save()
             journal.close()
 
@@ -345,13 +344,16 @@ async def _check(session: Session, port: Port, tunnel: Tunnel, provider: str, co
     log.info("tunnel_stable", session_id=name)
 
 
-def _end_journal(session: Session, journal: Journal) -> None:
-    """Write `session_end` once; after it the journal takes no more."""
+async def _farewell(session: Session, journal: Journal, hub: Hub, grace: float) -> None:
+    """Write `session_end`, once, and let everybody who follows read it; whoever takes longer than the grace is cut off."""
     if journal.ended:
         return
     session.begin_end()
+    hub.close_code = 1001 if session.reason is Reason.shutdown else 1000
     with suppress(JournalFull):  # then the clients see the close alone
-        detail = session.detail
-        turns = session.record.turn
+        detail, turns = session.detail, session.record.turn
         journal.append("session_end", reason=session.reason, turn_count=turns, detail=detail, processes_killed=0)
     journal.end()
+    with trio.move_on_after(grace, shield=True):
+        await hub.drain()
+        await session.readers.wait_empty()
