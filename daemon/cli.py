@@ -1,6 +1,7 @@
 """The `footlight` command: thin; a command imports the heavy parts when it runs."""
 
 import dataclasses
+import io
 import os
 import sys
 import tomllib
@@ -13,24 +14,43 @@ import click
 
 from daemon import __version__
 from daemon.config import Config, settings
-from daemon.errors import ConfigError, first_cause
+from daemon.errors import CallerError, first_cause
 
 _CONFIG_FILE = "footlight.toml"
+_PATHS = {"state_dir", "script"}
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def _option(field: dataclasses.Field[Any]) -> Callable[[_F], _F]:
+class _Seconds(click.FloatRange):
+    """A number in a range, which NaN is not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        return number if number == number else self.fail(f"{value!r} is not a number.", param, ctx)  # noqa: PLR0124
+
+
+class _Path(click.Path):
+    """A path; `~` is the home folder also where no shell has replaced it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        try:
+            path = Path(value).expanduser()
+        except RuntimeError as error:
+            self.fail(str(error), param, ctx)
+        return path if "\0" not in str(path) else self.fail(f"{value!r} is not a path.", param, ctx)
+
+
+def _option(field: dataclasses.Field[Any]) -> Any:
     """A setting as a flag with its environment variable."""
-    default: Any = getattr(Config(), field.name)
+    default = _default(field)
     meta = field.metadata
     kind: Any = type(default) if default is not None else str
     if "choices" in meta:
         kind = click.Choice(meta["choices"])
     elif "range" in meta:
-        low, high = meta["range"]
-        kind = (click.IntRange if isinstance(default, int) else click.FloatRange)(low, high)
-    elif field.name in {"state_dir", "script"}:
-        kind = click.Path(path_type=Path)
+        kind = (click.IntRange if isinstance(default, int) else _Seconds)(*meta["range"])
+    elif field.name in _PATHS:
+        kind = _Path()
     elif meta.get("multiple"):
         kind = str
     return click.option(
@@ -39,9 +59,19 @@ def _option(field: dataclasses.Field[Any]) -> Callable[[_F], _F]:
         default=default,
         show_default=default not in {None, ()} and not meta.get("secret"),
         multiple=meta.get("multiple", False),
-        envvar=f"FOOTLIGHT_{field.name.upper()}",
+        envvar=_variable(field),
         help=meta["help"],
     )
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _variable(field: dataclasses.Field[Any]) -> str:
+    return f"FOOTLIGHT_{field.name.upper()}"
 
 
 def _with_settings(*left_out: str) -> Callable[[_F], _F]:
@@ -65,10 +95,28 @@ def _read_file(context: click.Context, _parameter: click.Parameter, value: Path 
         keys = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise click.UsageError(f"{path} cannot be used: {error}") from None
-    known = {field.name for field in settings()}
-    if unknown := {key.replace("-", "_") for key in keys} - known:
+    fields = {field.name: field for field in settings()}
+    given = {key.replace("-", "_"): value for key, value in keys.items()}
+    if unknown := given.keys() - fields.keys():
         raise click.UsageError(f"{path} has a setting that does not exist: {min(unknown)}")
-    context.default_map = {key.replace("-", "_"): value for key, value in keys.items()}
+    context.default_map = {name: _from_file(path, fields[name], value) for name, value in given.items()}
+
+
+def _from_file(path: Path, field: dataclasses.Field[Any], value: Any) -> Any:
+    """A value of the file, if it has its setting's type; a relative path is meant from where the file is."""
+    default = _default(field)
+    match default:
+        case tuple():
+            what, fits = "a list of texts", isinstance(value, list) and all(isinstance(each, str) for each in value)
+        case int():
+            what, fits = "a whole number", type(value) is int
+        case float():
+            what, fits = "a number", type(value) in {int, float}
+        case _:
+            what, fits = "a text", isinstance(value, str)
+    if not fits:
+        raise click.UsageError(f"{path}: {field.name} must be {what}, not {value!r}")
+    return str(path.parent / os.path.expanduser(value)) if field.name in _PATHS else value  # noqa: PTH111
 
 
 _file_option = click.option(
@@ -120,9 +168,7 @@ def serve(**values: Any) -> None:
     envvar="FOOTLIGHT_PORT",
     help="port of the API, 0 = any free one",
 )
-@click.option(
-    "--state-dir", type=click.Path(path_type=Path), envvar="FOOTLIGHT_STATE_DIR", help="keep the session there"
-)
+@click.option("--state-dir", type=_Path(), envvar="FOOTLIGHT_STATE_DIR", help="keep the session there")
 def demo(message: str, once: bool, state_dir: Path | None, **values: Any) -> None:
     """Show the whole thing with no account and no key."""
     from daemon import log
@@ -137,6 +183,9 @@ def demo(message: str, once: bool, state_dir: Path | None, **values: Any) -> Non
 
 def _config(values: dict[str, Any]) -> Config:
     """Settings and the standard variables; the secrets among these leave the environment, so that no child can inherit them."""
+    for field in settings():
+        if field.metadata.get("secret"):
+            os.environ.pop(_variable(field), None)
     return Config(
         **values,
         anthropic_api_key=os.environ.pop("ANTHROPIC_API_KEY", None) or None,
@@ -148,21 +197,50 @@ def _run(run: Any, *args: Any) -> int:
     """Run Trio to its end: exit codes and error lines as the contract has them."""
     import trio
 
+    code = 1
     try:
-        return int(trio.run(run, *args))
-    except* ConfigError as group:
-        click.echo(f"footlight: {first_cause(group)}", err=True)
-        sys.exit(2)
+        code = int(trio.run(run, *args))
+    except* CallerError as group:  # a setting or an argument that cannot be used
+        _complain(str(first_cause(group)))
+        code = 2
     except* KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    except* (BrokenPipeError, SystemExit):  # whoever read the output has gone; rich makes it a SystemExit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _complain(what: str) -> None:
+    click.echo(f"footlight: {' '.join(what.split())}", err=True)
+
+
+def _leave_launcher() -> None:
+    """In the single binary this is a child of the launcher that unpacked it: end with it, and keep its libraries to ourselves."""
+    import ctypes
+    import signal
+
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)  # who kills the launcher means the daemon
+    original = os.environ.pop("LD_LIBRARY_PATH_ORIG", None)
+    os.environ.pop("LD_LIBRARY_PATH", None)
+    if original is not None:
+        os.environ["LD_LIBRARY_PATH"] = original
 
 
 def main() -> None:
     """The entry point: wrong usage is one line on stderr."""
+    if getattr(sys, "frozen", False) and sys.platform == "linux":
+        _leave_launcher()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Unicode is no reason to stop
     try:
         sys.exit(footlight(prog_name="footlight", standalone_mode=False))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
     except click.ClickException as error:
-        click.echo(f"footlight: {error.format_message()}", err=True)
+        _complain(error.format_message())
         sys.exit(2 if isinstance(error, click.UsageError) else error.exit_code)
     except click.Abort:
         sys.exit(130)

@@ -1,5 +1,6 @@
 """`footlight demo`: one session from its first word to its site, with no account and no key."""
 
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from daemon.clients.follow import follow
 from daemon.config import Config
 from daemon.main import Daemon, run_daemon
 from daemon.sessions.lifecycle import Reason
+from daemon.sessions.record import SessionView
 from daemon.sessions.registry import Asked
 from daemon.terminal import Transcript
 
@@ -26,7 +28,6 @@ class _Demo:
     def __init__(self, console: Console, message: str, once: bool) -> None:
         self.code = _INTERRUPTED  # until the first turn is through
         self._console = console
-        self._offset = 0  # of the last event shown
         self._message = message
         self._once = once
         self._transcript = Transcript(console)
@@ -45,30 +46,34 @@ class _Demo:
         self._url("everything that happens, to watch", view.watch_url)
         self._url("the same, to take part", view.websocket_url)
         self._url("the API", daemon.url)
-        await follow(view.websocket_url, self._on_event)
+        await follow(view.websocket_url, partial(self._on_event, daemon.url, view))
         if self._once:
             await registry.stop(view.session_id, Reason.completed)
-            return self.code
+        return self.code
+
+    def _on_event(self, api: str, view: SessionView, event: dict[str, Any]) -> bool:
+        """Show an event; whether it is the last one to wait for."""
+        self._transcript.show(event)
+        ended: bool = event["event"] == "session_end"
+        if self.code == _INTERRUPTED and (ended or event["event"] == "turn_complete"):
+            self.code = 1 if ended or event["data"]["is_error"] else 0
+            if self._once:
+                return True
+            if not ended:
+                self._invite(api, view)
+        return ended
+
+    def _invite(self, api: str, view: SessionView) -> None:
         self._url("\n  The site stays here until Ctrl+C", view.preview_url)
         self._console.print("  Ask for more, for example:", style="dim")
         body = f'{{"session_id": "{view.session_id}", "message": "Give it an evening theme"}}'
         self._console.print(
-            f"curl {daemon.url}/api/chat -H 'Content-Type: application/json' -d '{body}'", markup=False, soft_wrap=True
+            f"curl {api}/api/chat -H 'Content-Type: application/json' -d '{body}'", markup=False, soft_wrap=True
         )
-        await follow(view.websocket_url, self._transcript.show, offset=self._offset)
-        return self.code
-
-    def _on_event(self, event: dict[str, Any]) -> bool:
-        self._transcript.show(event)
-        self._offset = event.get("offset", self._offset)
-        if event["event"] == "turn_complete":
-            self.code = 1 if event["data"]["is_error"] else 0
-            return True
-        return bool(event["event"] == "session_end")
 
     def _say(self, name: str, what: str) -> None:
-        self._console.print(Text.assemble((f"\n  {name} ", "bold cyan"), (what, "dim")))
+        self._console.print(Text.assemble((f"\n  {name} ", "bold cyan"), (what, "dim")), soft_wrap=True)
 
     def _url(self, what: str, url: str | None) -> None:
-        self._console.print(Text(f"  {what}", "dim"))
+        self._console.print(Text(f"  {what}", "dim"), soft_wrap=True)
         self._console.print(Text(url or "", "bold underline"), soft_wrap=True)

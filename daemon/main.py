@@ -3,9 +3,11 @@
 import fcntl
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import apsw
@@ -25,6 +27,9 @@ from daemon.sessions.registry import Registry, open_registry
 from tunnel import open_provider
 
 log = structlog.get_logger()
+
+# s: the launcher of the single binary passes on each signal, which a terminal or a supervisor has sent to both of them.
+_SAME_SIGNAL = 0.2 if getattr(sys, "frozen", False) else 0.0
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,11 @@ async def run_daemon(config: Config, use: Callable[[Daemon], Awaitable[int]]) ->
     using, code = trio.CancelScope(), 0
 
     async def watch(signals: AsyncIterator[int]) -> None:
+        asked = inf
         async for _ in signals:
-            if using.cancel_called:
+            if trio.current_time() >= asked + _SAME_SIGNAL:
                 os._exit(130)  # every file is written as it is appended to; nothing else may take its time now
+            asked = min(asked, trio.current_time())
             using.cancel()
 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -138,8 +145,8 @@ def _database(config: Config) -> Iterator[Store]:
 async def _listen(config: Config) -> list[trio.SocketListener]:
     try:
         return await open_listeners(config.host, config.port, config.backlog)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:  # a host that cannot be a name is a UnicodeError
+        reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
             f"cannot listen on {config.host} port {config.port}: {reason}; set --host and --port"
         ) from None

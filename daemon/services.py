@@ -30,14 +30,24 @@ class Services:
         self.nursery.start_soon(partial(self.outlive, serve, *args))
 
     async def outlive(self, serve: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> None:
-        """Await a call that a cancellation from outside reaches only once the body has left."""
+        """Await a call that a cancellation from outside reaches only once the body has left.
+
+        Where it has a ready moment this holds from then on: before, it serves nobody, and the body may be waiting for it.
+        """
+        status: trio.TaskStatus[Any] | None = options.get("task_status")
         # This shield needs no deadline: it ends with the body, and nothing shields the body.
-        with trio.CancelScope(shield=not self._leaving, deadline=inf) as scope:
+        with trio.CancelScope(shield=status is None and not self._leaving, deadline=inf) as scope:
+            if status is not None:
+                options["task_status"] = _Started(status, partial(self._shield, scope, trio.lowlevel.current_task()))
             self._scopes.add(scope)
             try:
                 await serve(*args, **options)
             finally:
                 self._scopes.discard(scope)
+
+    def _shield(self, scope: trio.CancelScope, task: trio.lowlevel.Task) -> None:
+        # Where the start was cancelled meanwhile, Trio leaves the task with its starter, who waits for its end.
+        scope.shield = not self._leaving and task.parent_nursery is self.nursery
 
     def leave(self) -> None:
         """The body has left: from now on its cancellation is theirs."""
@@ -45,6 +55,18 @@ class Services:
         for scope in self._scopes:
             scope.shield = False
         self.nursery.cancel_scope.cancel()
+
+
+class _Started:
+    """A task status that says when the task was ready."""
+
+    def __init__(self, status: trio.TaskStatus[Any], then: Callable[[], None]) -> None:
+        self._status = status
+        self._then = then
+
+    def started(self, value: Any = None) -> None:
+        self._status.started(value)
+        self._then()
 
 
 @asynccontextmanager

@@ -49,8 +49,10 @@ class Server:
 
     async def drain(self) -> None:
         """Wait until no connection is open."""
+        await trio.lowlevel.checkpoint()
         while self._streams:
-            self._emptied = trio.Event()
+            if self._emptied.is_set():  # it may be waited for by another task too
+                self._emptied = trio.Event()
             await self._emptied.wait()
 
     async def serve(

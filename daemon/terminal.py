@@ -1,9 +1,27 @@
-"""What a person sees of a session in a terminal."""
+"""What a person sees of a session in a terminal.
 
+The text of events is the agent's: nothing of it may move the cursor, change a title, or turn a line round.
+"""
+
+import re
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
+
+# Control characters but newline and tab, and what reorders a line. Rich passes most of them on.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """The text with a mark in the place of each character that a terminal would obey."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def in_one_line(value: object) -> str:
+    """The first line of a text, with a sign where there is more."""
+    first, *more = str(value).strip().splitlines() or [""]
+    return f"{first} …" if more else first
 
 
 def size(count: int) -> str:
@@ -36,16 +54,24 @@ class Transcript:
                 self._grow(data["turn"], data["block"], 0, data["thinking"], "dim italic")
                 self._break()
             case "claude_tool_use":
-                what = data["input"].get("file_path") or data["input"].get("command") or ""
-                amount = f"  {size(len(data['input']['content'].encode()))}" if "content" in data["input"] else ""
-                self._line(Text.assemble(("  ● ", "cyan"), (data["tool"], "bold"), f" {what}", (amount, "dim")))
+                given = data["input"] if isinstance(data["input"], dict) else {}
+                what = in_one_line(given.get("file_path") or given.get("command") or "")
+                content = given.get("content")
+                amount = f"  {size(len(content.encode()))}" if isinstance(content, str) else ""
+                self._line(
+                    Text.assemble(("  ● ", "cyan"), (in_one_line(data["tool"]), "bold"), f" {what}", (amount, "dim"))
+                )
             case "claude_tool_result" if data["is_error"]:
                 self._line(Text(f"    {data['result']}", "red"))
             case "pages_discovered":
                 self._line(Text(f"\n  {data['total_pages']} page(s):", "bold"))
                 for page in data["pages"]:
                     sections = f"  {len(page['sections'])} sections" if page["sections"] else ""
-                    self._line(Text.assemble("  ○ ", (page["title"], ""), (f"  /{page['path']}{sections}", "dim")))
+                    self._line(
+                        Text.assemble(
+                            "  ○ ", in_one_line(page["title"]), (f"  /{in_one_line(page['path'])}{sections}", "dim")
+                        )
+                    )
             case "turn_complete":
                 used = data["usage"]
                 seconds = data["duration_ms"] / 1000
@@ -58,6 +84,8 @@ class Transcript:
                         (tokens, "dim"),
                     )
                 )
+            case "turn_retry":
+                self._line(Text(f"  ↻ {data['reason']}: trying again", "dim"))
             case "agent_error":
                 self._line(Text(f"  ! {data['error_type']}: {data['error']}", "bold red"))
             case "session_end":
@@ -71,7 +99,7 @@ class Transcript:
         new = text[shown - position :]
         self._shown[turn, block] = max(shown, position + len(text))
         if new:
-            self._console.print(Text(new, style), end="", soft_wrap=True)
+            self._print(Text(new, style), end="")
             self._in_line = not new.endswith("\n")
 
     def _break(self) -> None:
@@ -81,4 +109,8 @@ class Transcript:
 
     def _line(self, text: Text) -> None:
         self._break()
-        self._console.print(text, soft_wrap=True)
+        self._print(text)
+
+    def _print(self, text: Text, end: str = "\n") -> None:
+        text.plain = printable(text.plain)
+        self._console.print(text, end=end, soft_wrap=True)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
 SCRIPTED = "scripted"
+# Error types that another try may help.
+_PASSING = {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
 
 
 class Models:
@@ -60,6 +62,8 @@ class Models:
                     options = {
                         "api_key": SCRIPTED,
                         "base_url": await self._services.start(open_scripted_model, script, pace),
+                        # Loopback: a proxy that the environment names could not reach it.
+                        "http_client": anthropic.DefaultAsyncHttpxClient(trust_env=False),
                     }
                 self._clients[place] = anthropic.AsyncAnthropic(**options, max_retries=self._config.model_retries)
             return self._clients[place]
@@ -80,13 +84,14 @@ def model_error(error: Exception) -> ModelError | None:
         inner = body.get("error") if isinstance(body, dict) else None
         kind = inner.get("type", "api_error") if isinstance(inner, dict) else "api_error"
         message = inner.get("message", error.message) if isinstance(inner, dict) else error.message
-        retryable = error.status_code in {408, 409, 429} or error.status_code >= 500 or kind == "overloaded_error"
-        return ModelError(f"{error.status_code}: {message}", error_type=kind, retryable=retryable)
+        retryable = error.status_code in {408, 409, 429} or error.status_code >= 500 or kind in _PASSING
+        said = message if error.status_code < 400 else f"{error.status_code}: {message}"  # < 400: in the stream
+        return ModelError(said, error_type=kind, retryable=retryable)
     if isinstance(error, (anthropic.APIConnectionError, httpx2.HTTPError)):
         return ModelError(f"the connection to the model failed: {error}", error_type="connection_error", retryable=True)
     if isinstance(error, anthropic.AnthropicError):
         return ModelError(str(error), error_type="api_error", retryable=False)
-    if isinstance(error, (ValueError, KeyError, AttributeError)):
+    if isinstance(error, (ValueError, KeyError, AttributeError, TypeError, RecursionError)):
         return ModelError(f"the model's answer is malformed: {error!r}", error_type="malformed_answer", retryable=True)
     if isinstance(error, trio.TooSlowError):
         return ModelError("the model fell silent", error_type="silence", retryable=True)

@@ -34,10 +34,11 @@ class Reply:
         self._blocks: dict[int, dict[str, Any]] = {}
         self._closed: set[int] = set()
         self._json: dict[int, list[str]] = {}
+        self._unreadable: msgspec.DecodeError | None = None  # a tool's input that is no JSON object
         self._sink = sink
 
     def feed(self, event: "RawMessageStreamEvent") -> None:
-        """Take the next event. A tool's input that is not JSON raises `msgspec.DecodeError`."""
+        """Take the next event. A tool's input that is no JSON object raises `msgspec.DecodeError` at the end of the answer."""
         match event.type:
             case "message_start":
                 self._count(event.message.usage)
@@ -46,6 +47,7 @@ class Reply:
                 self._blocks[event.index] = block
                 if block["type"] in {"text", "thinking"}:
                     self._sink.opened(event.index, block["type"])
+                    self._say(block, block["type"], block.pop(block["type"], ""))
                 elif block["type"] == "tool_use":
                     self._json[event.index] = []
             case "content_block_delta":
@@ -56,40 +58,54 @@ class Reply:
                 self.stop_reason = event.delta.stop_reason
                 self._count(event.usage)
             case "message_stop":
+                # An answer that ran out of tokens may end inside a tool call; that call is dropped like any half one.
+                if self._unreadable is not None and self.stop_reason != "max_tokens":
+                    raise self._unreadable
                 self.complete = True
 
     def content(self) -> list[dict[str, Any]]:
         """What can be said back to the API: whole blocks, and the text of one that was cut."""
-        kept = []
-        for index, block in sorted(self._blocks.items()):
-            # Thinking without its signature, or half a tool call, would be refused.
-            if (index in self._closed or block["type"] == "text") and block.get("text") != "":
-                kept.append(block)
-        return kept
+        return [block for index, block in sorted(self._blocks.items()) if self._can_be_said(index, block)]
 
     def tool_calls(self) -> list[dict[str, Any]]:
         """The complete tool calls, in order."""
         return [block for block in self.content() if block["type"] == "tool_use"]
 
+    def _can_be_said(self, index: int, block: dict[str, Any]) -> bool:
+        """The API refuses half a tool call, thinking without its signature, and text that is nothing but space."""
+        match block["type"]:
+            case "text":
+                return bool(block["text"].strip())
+            case "thinking":
+                return bool(block.get("signature"))
+        return index in self._closed
+
     def _grow(self, block: dict[str, Any], index: int, delta: Any) -> None:
         match delta.type:
             case "text_delta":
-                block["text"] += delta.text
-                self._sink.grew(delta.text)
+                self._say(block, "text", delta.text)
             case "thinking_delta":
-                block["thinking"] += delta.thinking
-                self._sink.grew(delta.thinking)
+                self._say(block, "thinking", delta.thinking)
             case "signature_delta":
                 block["signature"] = delta.signature
             case "input_json_delta":
                 self._json[index].append(delta.partial_json)
 
+    def _say(self, block: dict[str, Any], key: str, text: str) -> None:
+        text = text.encode(errors="replace").decode()  # half a surrogate pair could not be written down
+        block[key] = block.get(key, "") + text
+        if text:
+            self._sink.grew(text)
+
     def _close(self, index: int) -> None:
         block = self._blocks[index]
         if block["type"] == "tool_use":
             text = "".join(self._json.pop(index))
-            if text:
-                block["input"] = msgspec.json.decode(text)
+            try:
+                block["input"] = msgspec.json.decode(text, type=dict[str, Any]) if text else block["input"]
+            except msgspec.DecodeError as error:
+                self._unreadable = error
+                return
         elif block["type"] in {"text", "thinking"}:
             self._sink.closed()
         self._closed.add(index)

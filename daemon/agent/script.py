@@ -7,8 +7,9 @@ request carries, so a session that was interrupted goes on where it stopped.
 import html
 import re
 import tomllib
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -18,21 +19,28 @@ BUILT_IN = Path(__file__).parent / "scripts" / "restaurant" / "script.toml"
 _PLACEHOLDER = re.compile(r"\{\{\s*(prompt|\d+)\s*(\|\s*html\s*)?\}\}")
 
 
+# A pattern may take a time that grows with the cube of the text, and it is searched on the daemon's own thread.
+_SEARCHED = 1000  # characters of a prompt
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
 class Pace(msgspec.Struct, forbid_unknown_fields=True):
     """How fast it talks, at pace 1."""
 
-    first_delta_ms: float = 250.0
-    characters_per_second: float = 600.0
-    chunk_characters: int = 16
+    first_delta_ms: Annotated[float, msgspec.Meta(ge=0)] = 250.0
+    characters_per_second: Positive = 600.0
+    chunk_characters: Count = 16
 
 
 class Fault(msgspec.Struct, forbid_unknown_fields=True):
     """What goes wrong in place of, or in the middle of, a step."""
 
     kind: Literal["status", "cut", "reset", "error", "malformed", "silence"]
-    after: int = 0  # events sent before it happens
-    times: int = 1  # how often, until the step works
-    status: int = 529  # for kind "status"
+    after: Annotated[int, msgspec.Meta(ge=0)] = 0  # events sent before it happens
+    times: Count = 1  # how often the same conversation meets it, until the step works
+    status: Annotated[int, msgspec.Meta(ge=400, le=599)] = 529  # for kind "status"
 
 
 class ToolCall(msgspec.Struct, forbid_unknown_fields=True):
@@ -83,7 +91,7 @@ def load_script(path: Path | None) -> Script:
             for step in turn.step:
                 for call in step.tool:
                     call.input |= {key: _beside(path, name).read_text() for key, name in call.input_files.items()}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError, re.error) as error:
+    except (OSError, ValueError, OverflowError, RecursionError, re.error) as error:
         raise ConfigError(f"the script {path} cannot be used: {error}") from None
     if not script.turn or not all(turn.step for turn in script.turn):
         raise ConfigError(f"the script {path} cannot be used: a turn needs a step, a script needs a turn")
@@ -115,10 +123,15 @@ def _choose(script: Script, prompt: str, done: set[int]) -> tuple[int | None, tu
     for number, turn in enumerate(script.turn):
         if turn.once and number in done:
             continue
-        found = re.search(turn.pattern or "", prompt, re.IGNORECASE)
-        if found:
-            return number, tuple(group or "" for group in found.groups())
+        if (groups := _groups(turn.pattern or "", prompt[:_SEARCHED])) is not None:
+            return number, groups
     return None, ()
+
+
+@lru_cache(4096)  # every request asks again for all prompts of its conversation
+def _groups(pattern: str, text: str) -> tuple[str, ...] | None:
+    found = re.search(pattern, text, re.IGNORECASE)
+    return None if found is None else tuple(group or "" for group in found.groups())
 
 
 def _prompts(messages: list[dict[str, Any]]) -> list[tuple[str, int]]:

@@ -22,6 +22,15 @@ _MAX_REQUEST = 64 << 20  # bytes: a long conversation with its files
 _CHARACTERS_PER_TOKEN = 4
 _SSE = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"), ("Connection", "close")]
 _JSON = [("Content-Type", "application/json"), ("Connection", "close")]
+_ERRORS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    529: "overloaded_error",
+}
 Event = tuple[dict[str, Any], int]  # the event, and how many characters it says
 
 
@@ -65,7 +74,7 @@ class ScriptedModel:
             return
         fault = self._fault(step.fault, request["messages"])
         if fault is not None and fault.kind == "status":
-            error = _error("overloaded_error" if fault.status == 529 else "api_error")
+            error = _error(_ERRORS.get(fault.status, "api_error"))
             await send(h11.Response(status_code=fault.status, headers=_JSON), h11.Data(data=error), h11.EndOfMessage())
             return
         await send(h11.Response(status_code=200, headers=_SSE))
@@ -108,7 +117,8 @@ class ScriptedModel:
                     h11.EndOfMessage(),
                 )
             case "silence":
-                await trio.sleep_forever()
+                while await stream.receive_some(65536):  # until the other side gives up
+                    pass
 
 
 def _events(step: Step, request: dict[str, Any], chunk: int) -> Iterator[Event]:

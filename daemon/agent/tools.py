@@ -102,6 +102,9 @@ class Tools:
             raise Refused(f"old_string does not occur in {call.file_path}")
         if count > 1 and not call.replace_all:
             raise Refused(f"old_string occurs {count} times in {call.file_path}; it must be unique, or set replace_all")
+        # Known before it is made: replacing every letter of a large file by a long text could take all memory.
+        if len(text) + count * (len(call.new_string) - len(call.old_string)) > self._workspace.max_file:
+            raise Refused(f"{call.file_path}: larger than {self._workspace.max_file} bytes")
         self._workspace.write(call.file_path, _bytes(text.replace(call.old_string, call.new_string)))
         return Result(f"edited {call.file_path} ({count} replacement(s))", changed=(relative(call.file_path),))
 

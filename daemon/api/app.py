@@ -4,12 +4,10 @@ from typing import Any
 
 import structlog
 from quart import Response, request
-from quart_schema import Info, QuartSchema
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from daemon import __version__
-from daemon.api import events, sessions, status
+from daemon.api import events, openapi, sessions, status
 from daemon.api.guard import Caller, check
 from daemon.api.schemas import problem
 from daemon.config import Config
@@ -31,27 +29,35 @@ _CORS = {
     "Access-Control-Expose-Headers": "Retry-After",
     "Access-Control-Max-Age": "600",
 }
+_FROM_A_PROXY = ("X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via", "X-Forwarded-Host", "X-Forwarded-Proto")
+# An answer may hold a URL with its token, and none but a page of ours is to be shown; those set their own policy.
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 def build_app(registry: Registry, config: Config) -> QuartTrio:
     """The app for one daemon."""
-    app = QuartTrio("footlight")
+    app = QuartTrio("footlight", static_folder=None)  # by default it would serve ./static of wherever it was started
     app.config["MAX_CONTENT_LENGTH"] = config.max_body
     app.config["BODY_TIMEOUT"] = config.head_deadline
-    QuartSchema(app, info=Info(title="footlight", version=__version__), redoc_ui_path=None, scalar_ui_path=None)
     for noun in (sessions, events, status):
         app.register_blueprint(noun.routes(registry))
+    app.register_blueprint(openapi.routes(app))
 
     @app.before_request
     async def guard() -> Response | None:
-        check(_caller(), config)
-        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-            return Response("", 204)
-        return None
+        caller = _caller()
+        check(caller, config)
+        return Response("", 204) if caller.preflight else None
 
     @app.after_request
     async def finish(response: Response) -> Response:
-        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
         if config.allow_origin:
             response.headers.add("Vary", "Origin")
             if (origin := request.headers.get("Origin")) in config.allow_origin:
@@ -69,7 +75,7 @@ def build_app(registry: Registry, config: Config) -> QuartTrio:
             CallerError(_CODES.get(code, "http_error"), code, error.description or error.name), error.name
         )
         if (allowed := getattr(error, "valid_methods", None)) is not None:
-            response.headers["Allow"] = ", ".join(allowed)
+            response.headers["Allow"] = ", ".join(sorted(allowed))
         return response
 
     @app.errorhandler(Exception)
@@ -89,5 +95,6 @@ def _caller() -> Caller:
         bearer=token.strip() if scheme.lower() == "bearer" else None,
         peer=scope["client"][0] if scope.get("client") else None,
         local=scope["server"][0] if scope.get("server") else None,
-        forwarded="X-Forwarded-For" in request.headers or "Forwarded" in request.headers,
+        forwarded=any(name in request.headers for name in _FROM_A_PROXY),
+        preflight=request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers,
     )

@@ -8,12 +8,13 @@ import msgspec
 import trio
 from quart import Blueprint, Response, request
 from quart.wrappers.response import ResponseBody
-from quart_schema import document_querystring, document_response, tag
+from quart_schema import document_headers, document_querystring, document_response, tag
 
-from daemon.api.schemas import EventPage, EventsQuery, Problem, answer, query
-from daemon.errors import invalid_request
+from daemon.api.openapi import refuses, sends
+from daemon.api.schemas import EventPage, EventsHeaders, EventsQuery, answer, query
+from daemon.errors import CallerError, invalid_request
 from daemon.journal import events
-from daemon.journal.journal import Gap, Journal
+from daemon.journal.journal import CHUNK_BYTES, Gap, Journal
 from daemon.sessions.registry import Registry
 
 _PAGE_BYTES = 4 << 20
@@ -27,9 +28,9 @@ def _start(journal: Journal, offset: int, epoch: str | None) -> tuple[int, list[
     return 0, [_live(journal, "replay_reset", reason=reason, epoch=journal.epoch)]
 
 
-def _read(journal: Journal, offset: int, limit: int) -> tuple[int, list[tuple[int | None, bytes]]]:
+def _read(journal: Journal, offset: int, limit: int, max_bytes: int) -> tuple[int, list[tuple[int | None, bytes]]]:
     """The next events after an offset, each with its own offset; a gap is an event without one."""
-    chunk = journal.read(offset, max_bytes=_PAGE_BYTES, max_events=limit)
+    chunk = journal.read(offset, max_bytes=max_bytes, max_events=limit)
     if chunk is None:
         return offset, []
     if isinstance(chunk, Gap):
@@ -69,7 +70,7 @@ class EventStream(ResponseBody):
         if self._first:
             return b"".join(b"data: " + data + b"\n\n" for data in (self._first.pop(),))
         while True:
-            self._offset, found = _read(self._journal, self._offset, 1000)
+            self._offset, found = _read(self._journal, self._offset, 1000, CHUNK_BYTES)
             if found:
                 return b"".join((b"id: %d\n" % at if at else b"") + b"data: " + data + b"\n\n" for at, data in found)
             if self._journal.ended:
@@ -87,13 +88,22 @@ def routes(registry: Registry) -> Blueprint:
     @blueprint.get("/api/sessions/<session_id>/events")
     @tag(["events"])
     @document_querystring(EventsQuery)
+    @document_headers(EventsHeaders)
     @document_response(EventPage, 200)
-    @document_response(Problem, 404)
-    async def history(session_id: str) -> Response:
-        """History after an offset; with `Accept: text/event-stream` as SSE, following live, resumable by `Last-Event-ID`."""
+    @sends("text/event-stream")
+    @refuses(400, 404)
+    async def get_events(session_id: str) -> Response:
+        """What has happened in a session after an offset, also when it has ended.
+
+        With `Accept: text/event-stream` the same as server-sent events: each with its offset as `id`, following live until the
+        session ends, resumable by `Last-Event-ID`.
+        """
         asked = query(EventsQuery)
-        registry.get(session_id)  # 404 before anything is streamed
+        view = registry.get(session_id)
         if "text/event-stream" in request.headers.get("Accept", ""):
+            # What has begun to stream can no longer be refused.
+            if not view.status.live and not (registry.config.session_dir(session_id) / "journal").is_dir():
+                raise CallerError("session_not_found", 404, f"nothing is kept of session {session_id}")
             offset = _last_event_id(asked.offset)
             stream = EventStream(registry.history(session_id), offset, asked.epoch, registry.config.sse_interval)
             headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -105,7 +115,7 @@ def routes(registry: Registry) -> Blueprint:
             found = [msgspec.Raw(data) for data in first]
             room = asked.limit
             while room > 0 and sum(map(len, found)) < _PAGE_BYTES:
-                offset, more = _read(journal, offset, room)
+                offset, more = _read(journal, offset, room, _PAGE_BYTES)
                 if not more:
                     break
                 found += [msgspec.Raw(data) for _, data in more]

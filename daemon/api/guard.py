@@ -5,6 +5,7 @@ must be one of ours, and an Origin, where there is one, too (exact, no patterns)
 """
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from hmac import compare_digest
 
@@ -13,6 +14,7 @@ from daemon.errors import CallerError
 
 _LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
 _WILDCARDS = {"0.0.0.0", "::", ""}  # noqa: S104
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::[0-9]{0,5})?", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Caller:
     peer: str | None  # the address it came from
     local: str | None  # the address it came to
     forwarded: bool  # a proxy passed it on
+    preflight: bool = False  # a browser asks whether its page may; it never sends a token with that
 
 
 def is_loopback(address: str | None) -> bool:
@@ -38,32 +41,32 @@ def is_loopback(address: str | None) -> bool:
 
 
 def host_name(host: str) -> str:
-    """A Host header without its port and brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+    """A Host header without its port and brackets; empty where it is no Host at all."""
+    found = _HOST.fullmatch(host)
+    return (found[1] or found[2]).lower() if found else ""
 
 
 def own_origin(caller: Caller, config: Config) -> bool:
     """Whether the Origin may call: the daemon's own, or one that was allowed."""
-    origin = caller.origin
-    return origin in {f"http://{caller.host}", f"https://{caller.host}"} or origin in config.allow_origin
+    host = (caller.host or "").lower()
+    return caller.origin in {f"http://{host}", f"https://{host}", *config.allow_origin}
 
 
 def check(caller: Caller, config: Config) -> None:
     """Return if the caller may go on; `CallerError` says why not."""
     name = host_name(caller.host or "")
-    names = {host.lower() for host in config.allow_host}
+    names = {host_name(host) or host.lower() for host in config.allow_host}
     if is_loopback(config.host) or config.host in _WILDCARDS:
         names |= _LOOPBACK_NAMES
     if config.host in _WILDCARDS and caller.local:
         names.add(caller.local)
-    if name not in names | {config.host.lower()} - _WILDCARDS:
+    if not name or name not in names | {config.host.lower()} - _WILDCARDS:
         raise CallerError("forbidden_host", 403, "this Host is not one of the daemon's; see --allow-host")
     if caller.origin is not None and not own_origin(caller, config):
         raise CallerError("forbidden_origin", 403, "this Origin may not call; see --allow-origin")
-    if is_loopback(caller.peer) and not caller.forwarded:
+    if caller.preflight or (is_loopback(caller.peer) and not caller.forwarded):
         return
     token = (config.api_token or "").encode()
-    if not token or not compare_digest((caller.bearer or "").encode("utf-8", "replace"), token):
+    # A header arrives decoded as Latin-1, whatever its bytes were.
+    if not token or not compare_digest((caller.bearer or "").encode("latin-1", "replace"), token):
         raise CallerError("unauthorized", 401, "a caller from another machine needs the API token as bearer")

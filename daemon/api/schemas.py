@@ -65,22 +65,28 @@ class ListQuery(msgspec.Struct):
     """`?status=&limit=&cursor=`"""
 
     status: Annotated[str, msgspec.Meta(description="one or more statuses, separated by commas")] = ""
-    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
-    cursor: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=500, description="sessions on a page")] = 50
+    cursor: Annotated[str | None, msgspec.Meta(description="`next_cursor` of the page before")] = None
 
 
 class EventsQuery(msgspec.Struct):
     """`?offset=&limit=&epoch=`"""
 
-    offset: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = 0
-    limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1000
-    epoch: str | None = None
+    offset: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62, description="the last one that is already known")] = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=10_000, description="events on a page; a stream has none")] = 1000
+    epoch: Annotated[str | None, msgspec.Meta(description="which journal the offset belongs to")] = None
+
+
+class EventsHeaders(msgspec.Struct):
+    """`Last-Event-ID`"""
+
+    last_event_id: Annotated[int | None, msgspec.Meta(description="counts in place of `offset`")] = None
 
 
 class DeleteQuery(msgspec.Struct):
     """`?purge=`"""
 
-    purge: bool = False
+    purge: Annotated[bool, msgspec.Meta(description="delete journal and workspace, too")] = False
 
 
 def query(shape: type[T]) -> T:

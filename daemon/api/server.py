@@ -16,12 +16,57 @@ from daemon.config import Config
 
 _NO_LIMIT = 1 << 62  # requests on one connection; Hypercorn would close it after 1,000
 
+Message = dict[str, Any]
+
+
+class _Exchange:
+    """One request and its answer, as the app sees them."""
+
+    def __init__(self, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]) -> None:
+        self._receive = receive
+        self._send = send
+        self._body_read = trio.Event()
+        self._answered = False
+
+    async def receive(self) -> Message:
+        """What comes from the client; its going away counts only until it has its answer.
+
+        Hypercorn says `http.disconnect` after every answer, from within the send of its last part. Quart would cancel that
+        send, and with it what follows in there: the next request's idle timeout, or the close of the connection.
+        """
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._body_read.set()
+            if self._answered:
+                await trio.sleep_forever()
+        if message["type"] == "http.request" and not message["more_body"]:
+            self._body_read.set()
+        return message
+
+    async def send(self, message: Message, *, patience: float) -> None:
+        """What goes to the client; an answer that comes before the body's end waits for it, but not for long.
+
+        A connection closed upon unread data is reset, and a client may lose the answer to that.
+        """
+        if message["type"] == "http.response.start":
+            with trio.move_on_after(patience):
+                await self._body_read.wait()
+        self._answered = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._send(message)
+
 
 class ApiConnections:
     """Speaks HTTP for an ASGI app on each stream it is handed."""
 
     def __init__(self, app: Any, config: Config) -> None:
-        self._app = ASGIWrapper(app)
+        async def exchange(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            both = _Exchange(receive, send)
+            await app(scope, both.receive, lambda message: both.send(message, patience=config.api_grace))
+
+        self._app = ASGIWrapper(exchange)
         self._config = HypercornConfig()
         self._config.keep_alive_timeout = config.keep_alive
         self._config.keep_alive_max_requests = _NO_LIMIT

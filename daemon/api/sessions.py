@@ -3,7 +3,8 @@
 from quart import Blueprint, Response, request
 from quart_schema import document_querystring, document_request, document_response, tag
 
-from daemon.api.schemas import ChatAnswer, DeleteQuery, ListQuery, Problem, SessionList, WaitQuery, answer, body, query
+from daemon.api.openapi import refuses
+from daemon.api.schemas import ChatAnswer, DeleteQuery, ListQuery, SessionList, WaitQuery, answer, body, query
 from daemon.errors import invalid_request
 from daemon.sessions.lifecycle import Status
 from daemon.sessions.record import SessionView
@@ -25,10 +26,14 @@ def routes(registry: Registry) -> Blueprint:
     @document_request(Asked)
     @document_response(ChatAnswer, 201)
     @document_response(ChatAnswer, 200)
-    @document_response(Problem, 422)
-    @document_response(Problem, 429)
+    @refuses(400, 408, 413, 422, 429, 503)
     async def chat() -> Response:
-        """Start a session, or give one its next prompt."""
+        """Start a session, or give one its next prompt.
+
+        Answers at once, before any tunnel or model work: 201 where a session was made, 200 where there was one. `accepted` says
+        what became of the message. The same `message_id`, or where none is given the same text while it is still queued or being
+        worked on, is a retry: `duplicate`.
+        """
         asked = await body(Asked)
         view, accepted = await registry.chat(asked)
         fields = {name: getattr(view, name) for name in view.__struct_fields__}
@@ -39,8 +44,8 @@ def routes(registry: Registry) -> Blueprint:
     @tag(["sessions"])
     @document_querystring(WaitQuery)
     @document_response(SessionView, 200)
-    @document_response(Problem, 404)
-    async def get(session_id: str) -> Response:
+    @refuses(400, 404)
+    async def get_session(session_id: str) -> Response:
         """A session; `wait` answers as soon as it has its URL or has ended."""
         if request.query_string and (wait := query(WaitQuery).wait):
             return answer(await registry.wait(session_id, wait))
@@ -50,7 +55,8 @@ def routes(registry: Registry) -> Blueprint:
     @tag(["sessions"])
     @document_querystring(ListQuery)
     @document_response(SessionList, 200)
-    async def list_() -> Response:
+    @refuses(400)
+    async def list_sessions() -> Response:
         """All sessions, newest first."""
         asked = query(ListQuery)
         statuses = [status for status in asked.status.split(",") if status]
@@ -67,16 +73,16 @@ def routes(registry: Registry) -> Blueprint:
     @tag(["sessions"])
     @document_querystring(DeleteQuery)
     @document_response(SessionView, 200)
-    @document_response(Problem, 404)
-    async def delete(session_id: str) -> Response:
+    @refuses(400, 404)
+    async def delete_session(session_id: str) -> Response:
         """End a session; answered when its tunnel, listener, clients and processes are gone."""
         return answer(await registry.delete(session_id, purge=query(DeleteQuery).purge))
 
     @blueprint.post("/api/sessions/<session_id>/interrupt")
     @tag(["sessions"])
     @document_response(SessionView, 200)
-    @document_response(Problem, 404)
-    async def interrupt(session_id: str) -> Response:
+    @refuses(404)
+    async def interrupt_session(session_id: str) -> Response:
         """End the current turn; the session stays."""
         return answer(registry.interrupt(session_id))
 

@@ -2,9 +2,10 @@
 
 import trio
 from quart import Blueprint, Response
-from quart_schema import document_response, hide, tag
+from quart_schema import document_response, tag
 
 from daemon import __version__
+from daemon.api.openapi import sends
 from daemon.api.schemas import Health, answer
 from daemon.sessions.registry import Registry
 
@@ -29,7 +30,7 @@ def routes(registry: Registry) -> Blueprint:
     @blueprint.get("/health")
     @tag(["daemon"])
     @document_response(Health, 200)
-    async def health() -> Response:
+    async def get_health() -> Response:
         """Whether the daemon is well."""
         counts = registry.counts()
         return answer(
@@ -43,8 +44,9 @@ def routes(registry: Registry) -> Blueprint:
         )
 
     @blueprint.get("/metrics")
-    @hide
-    async def metrics() -> Response:
+    @tag(["daemon"])
+    @sends("text/plain")
+    async def get_metrics() -> Response:
         """The counts as Prometheus text."""
         from daemon.api.metrics import exposition  # noqa: PLC0415  # prometheus_client is needed by nobody else
 
@@ -53,8 +55,9 @@ def routes(registry: Registry) -> Blueprint:
         )
 
     @blueprint.get("/")
-    @hide
-    async def root() -> Response:
+    @tag(["daemon"])
+    @sends("text/plain")
+    async def get_root() -> Response:
         """What there is."""
         return Response(_WELCOME.format(version=__version__), content_type="text/plain; charset=utf-8")
 

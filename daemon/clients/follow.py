@@ -8,7 +8,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+from trio_websocket import ConnectionClosed, ConnectionTimeout, HandshakeError, WebSocketConnection, wrap_client_stream
+
+from daemon.errors import first_cause
+
+_HANDSHAKE_DEADLINE = 20.0  # s
 
 
 @asynccontextmanager
@@ -25,16 +29,24 @@ async def open_client(websocket_url: str) -> AsyncIterator[WebSocketConnection]:
         stream = await trio.open_ssl_over_tcp_stream(host, parts.port or 443, ssl_context=context)
     else:
         stream = await trio.open_tcp_stream(host, parts.port or 80)
+    refusal: HandshakeError | None = None
     try:
         async with trio.open_nursery() as nursery:
             resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            ws = await wrap_client_stream(nursery, stream, parts.netloc, resource)
+            with trio.move_on_after(_HANDSHAKE_DEADLINE) as opening:  # it never returns if the server just closes
+                ws = await wrap_client_stream(nursery, stream, parts.netloc, resource)
+            if opening.cancelled_caught:
+                raise ConnectionTimeout
             yield ws
             with trio.move_on_after(1):
                 await ws.aclose()
             nursery.cancel_scope.cancel()
+    except* HandshakeError as refused:  # raised by a task of the nursery
+        refusal = first_cause(refused)  # type: ignore[assignment]
     finally:
         await trio.aclose_forcefully(stream)
+    if refusal is not None:
+        raise refusal
 
 
 async def follow(websocket_url: str, on_event: Callable[[dict[str, Any]], object], *, offset: int = 0) -> int:

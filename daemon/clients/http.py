@@ -1,14 +1,17 @@
 """Requests and responses on a session's port, spoken by h11 on a stream of ours."""
 
+import re
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import h11
 import msgspec
 import trio
 
 from daemon.clients.stream import ClientStream
+
+_AUTHORITY = re.compile(r"^https?://[^/?#]*", re.IGNORECASE)  # the absolute form, as proxies send it
 
 
 @dataclass(frozen=True)
@@ -133,16 +136,19 @@ class HttpConnection:
 
 
 def _request(event: h11.Request, head: bytes) -> Request:
-    target = event.target.decode("ascii", "replace")
-    parts = urlsplit(target if target.startswith("/") else "/" + target)
+    # By hand: urlsplit() takes `//name` for a host, and raises on `//[`.
+    target = _AUTHORITY.sub("", event.target.decode("ascii", "replace")).partition("#")[0]
+    raw_path, _, query = target.partition("?")
+    if not raw_path.startswith("/"):
+        raw_path = "/" + raw_path
     headers: dict[str, str] = {}
     for name, value in event.headers:
         headers[name.decode("latin-1")] = value.decode("latin-1")
     return Request(
         method=event.method.decode("ascii", "replace"),
-        path=unquote(parts.path, errors="surrogateescape"),
-        raw_path=parts.path,
-        query=dict(parse_qsl(parts.query, keep_blank_values=True)),
+        path=unquote(raw_path, errors="surrogateescape"),
+        raw_path=raw_path,
+        query=dict(parse_qsl(query, keep_blank_values=True)),
         headers=headers,
         head=head,
     )

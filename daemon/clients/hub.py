@@ -51,8 +51,10 @@ class Hub:
 
     async def drain(self) -> None:
         """Wait until nobody is connected."""
+        await trio.lowlevel.checkpoint()
         while self._clients:
-            self._emptied = trio.Event()
+            if self._emptied.is_set():  # it may be waited for by another task too
+                self._emptied = trio.Event()
             await self._emptied.wait()
 
     def _tell(self, kind: str, client: Client, line: str) -> None:

@@ -21,6 +21,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
         self._lock = trio.StrictFIFOLock()
         self._ahead = b""
         self._broken = False
+        self._closed = False
 
     def put_back(self, data: bytes) -> None:
         """The next `receive_some` gives these bytes first."""
@@ -47,6 +48,8 @@ class ClientStream(trio.abc.HalfCloseableStream):
             return True
 
     async def _send(self, data: bytes | bytearray | memoryview) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError
         if self._broken:
             raise trio.BrokenResourceError("an earlier write was cut short")
         try:
@@ -82,4 +85,5 @@ class ClientStream(trio.abc.HalfCloseableStream):
             await self._stream.send_eof()
 
     async def aclose(self) -> None:  # noqa: D102
+        self._closed = True
         await self._stream.aclose()

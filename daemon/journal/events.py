@@ -3,7 +3,9 @@
 One event is one JSON object: `session_id, event, timestamp, data`, and for a journaled one `offset`.
 """
 
+import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -56,7 +58,13 @@ _ACK_EXTRAS = frozenset({"message_id", "position", "accepted", "tool_use_id"})
 
 def utc_now() -> str:
     """Wall time as RFC 3339 with milliseconds; only ever shown, never computed with."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    return f"{_to_the_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=1)  # formatting takes longer than writing an event does, and thousands of events share a second
+def _to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def encode(session_id: str, kind: str, data: dict[str, Any], offset: int | None) -> bytes:

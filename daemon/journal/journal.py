@@ -19,6 +19,7 @@ import trio
 
 from daemon.errors import Bug, JournalFull
 from daemon.journal import events, frames
+from daemon.journal.recovery import Recovered
 from daemon.journal.segment import Segment
 
 CHUNK_BYTES = (
@@ -164,15 +165,17 @@ class Journal:
         while len(self._ring) > RING_EVENTS or (self._ring_bytes > RING_BYTES and len(self._ring) > 1):
             self._ring_bytes -= len(self._ring.popleft()[0])
             self._ring_first += 1
-        self._lot.unpark_all()
+        if self._lot:
+            self._lot.unpark_all()
 
     def _make_room(self, size: int) -> None:
         """Begin a new segment where this one is a quarter of the limit, and drop the oldest ones beyond the limit."""
         if self._segments[-1].size and self._segments[-1].size + size > self._limit // 4:
+            segment = Segment(self.folder, self.offset + 1, Recovered())
             try:
-                segment, found = Segment.open(self.folder, self.offset + 1)
-                segment.make_writable(found)
+                segment.make_writable()
             except OSError as error:
+                segment.delete()  # left behind, it would say that the journal ends where it begins
                 raise JournalFull(f"the journal could not be written: {error.strerror}") from error
             self._segments.append(segment)
         while len(self._segments) > 1 and sum(segment.size for segment in self._segments) + size > self._limit:
@@ -194,25 +197,23 @@ def load_journal(session_id: str, folder: Path, *, limit: int, writable: bool) -
         home.mkdir(parents=True)
     segments: list[Segment] = []
     try:
-        for first in sorted(int(path.stem) for path in home.glob("*.frames")) or [1]:
+        # An index without its frames counts: it says that events were there.
+        for first in sorted({int(path.stem) for path in home.iterdir() if path.suffix in {".frames", ".index"}}) or [1]:
             segment, found = Segment.open(home, first)
             segments.append(segment)
-        recovery = Recovery(
-            events=sum(1 + segment.last - segment.first - len(segment.damaged) for segment in segments),
-            cut=found.cut,
-            damaged=sum(len(segment.damaged) for segment in segments),
-        )
+        events_held = sum(1 + segment.last - segment.first - len(segment.damaged) for segment in segments)
+        lost = 1 + segments[-1].last - segments[0].first - events_held
         if writable:
-            segments[-1].make_writable(found)
-            if found.cut_seen:
+            if found.cut_seen:  # before the cut: killed between the two, the next opening must still see a reason
                 home = home.rename(folder / _new_epoch())
                 for segment in segments:
                     segment.folder = home
+            segments[-1].make_writable()
     except BaseException:
         for segment in segments:
             segment.close()
         raise
-    return Journal(session_id, home, segments, limit), recovery
+    return Journal(session_id, home, segments, limit), Recovery(events_held, found.cut, lost)
 
 
 def _new_epoch() -> str:

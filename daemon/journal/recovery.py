@@ -20,13 +20,14 @@ from zlib import crc32
 from daemon.journal import frames
 
 RECORD = struct.Struct("<QIII")  # position, length, CRC-32 of the frame, CRC-32 of the three before it
-_CHECKED = RECORD.size - 4
+_HEAD = struct.Struct("<QII")
+_CHECKED = _HEAD.size
 
 
 def record(position: int, data: bytes | memoryview) -> bytes:
     """The index record of a frame that begins at a position."""
-    head = struct.pack("<QII", position, len(data), crc32(data))
-    return head + struct.pack("<I", crc32(head))
+    head = _HEAD.pack(position, len(data), crc32(data))
+    return head + crc32(head).to_bytes(4, "little")
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations  # array[int] cannot be evaluated before Pyth
 
 import os
 from array import array
+from bisect import bisect_right
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -21,19 +22,25 @@ class Segment:
         self.first = first
         self.damaged = found.damaged
         self._ends = found.ends
-        self._frames = os.open(frames_path(folder, first), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._index = -1  # until make_writable
+        self._repaired = found.repaired
+        self._frames = self._index = -1
 
     @classmethod
     def open(cls, folder: Path, first: int) -> tuple[Self, Recovered]:
         """Prove what is on disk; changes nothing there. An absent segment is an empty one."""
         found = recover(_read(frames_path(folder, first)), _read(index_path(folder, first)), first)
-        return cls(folder, first, found), found
+        segment = cls(folder, first, found)
+        with suppress(FileNotFoundError):
+            segment._frames = os.open(frames_path(folder, first), os.O_RDONLY | os.O_CLOEXEC)
+        return segment, found
 
-    def make_writable(self, found: Recovered) -> None:
-        """Cut what could not be proven and bring the index in step."""
+    def make_writable(self) -> None:
+        """Cut what could not be proven and bring the index in step; killed halfway, the next opening finds the same."""
+        self.close()
+        self._frames = os.open(frames_path(self.folder, self.first), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._index = os.open(index_path(self.folder, self.first), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if found.repaired:
+        if self._repaired:
+            # The frames first: without its record, a frame that is wrong might count as sound.
             os.ftruncate(self._frames, self.size)
             data = _read(frames_path(self.folder, self.first))
             starts = [0, *self._ends[:-1]]
@@ -42,8 +49,8 @@ class Segment:
             for offset in self.damaged:
                 at = (offset - self.first) * RECORD.size
                 records[offset - self.first] = os.pread(self._index, RECORD.size, at)
-            os.ftruncate(self._index, 0)
             _write(self._index, b"".join(records), 0)
+            os.ftruncate(self._index, len(records) * RECORD.size)
 
     @property
     def last(self) -> int:
@@ -57,14 +64,14 @@ class Segment:
 
     def append(self, data: bytes) -> None:
         """Write one frame, then its record. On failure neither stays and `JournalFull` is raised."""
-        start = self.size
+        start, place = self.size, len(self._ends) * RECORD.size
         try:
             _write(self._frames, data, start)
-            _write(self._index, record(start, data), len(self._ends) * RECORD.size)
+            _write(self._index, record(start, data), place)
         except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._frames, start)
-                os.ftruncate(self._index, len(self._ends) * RECORD.size)
+            for fd, size in ((self._frames, start), (self._index, place)):
+                with suppress(OSError):
+                    os.ftruncate(fd, size)
             raise JournalFull(f"the journal could not be written: {error.strerror}") from error
         self._ends.append(start + len(data))
 
@@ -72,9 +79,7 @@ class Segment:
         """Ready frames after an offset, joined: at least one, else up to the limits; and the last offset among them."""
         low = after + 1 - self.first
         start = self._ends[low - 1] if low else 0
-        high = min(low + max_events, len(self._ends))
-        while high > low + 1 and self._ends[high - 1] - start > max_bytes:
-            high = low + max(1, (high - low) // 2)  # halving keeps this cheap and stays within the bound
+        high = max(low + 1, min(low + max_events, bisect_right(self._ends, start + max_bytes)))
         data = os.pread(self._frames, self._ends[high - 1] - start, start)
         if len(data) != self._ends[high - 1] - start:
             raise JournalFull("the journal's file became shorter while it was open")
@@ -118,7 +123,5 @@ def _read(path: Path) -> bytes:
 
 
 def _write(fd: int, data: bytes, position: int) -> None:
-    view = memoryview(data)
-    while view:  # a disk that fills up writes short before it says ENOSPC
-        written = os.pwrite(fd, view, position)
-        view, position = view[written:], position + written
+    while (written := os.pwrite(fd, data, position)) < len(data):  # a full disk writes short before it says ENOSPC
+        data, position = data[written:], position + written

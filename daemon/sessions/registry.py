@@ -5,7 +5,7 @@ Whether a session exists is decided here without an await between question and a
 
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from shutil import rmtree
 from typing import Annotated, Any, Literal, NamedTuple
@@ -16,11 +16,12 @@ import trio
 
 from daemon.agent.models import Models
 from daemon.config import Config
-from daemon.errors import CallerError, invalid_request
+from daemon.errors import CallerError, WorldError, invalid_request
 from daemon.journal.events import utc_now
-from daemon.journal.journal import Journal, load_journal
+from daemon.journal.journal import Frames, Journal, load_journal
 from daemon.journal.store import Store
-from daemon.sessions.lifecycle import LIVE, Reason, Status
+from daemon.services import Services, open_services
+from daemon.sessions.lifecycle import LIVE, TERMINAL, Reason, Status
 from daemon.sessions.record import Record, SessionView, Settings, view_of
 from daemon.sessions.session import Session, check_prompt, open_session
 from tunnel import TunnelProvider
@@ -58,14 +59,14 @@ class Registry:
     """Made by `open_registry`."""
 
     def __init__(
-        self, config: Config, store: Store, tunnels: TunnelProvider, models: Models, nursery: trio.Nursery
+        self, config: Config, store: Store, tunnels: TunnelProvider, models: Models, services: Services
     ) -> None:
         self.config = config
         self.closing = False
         self._store = store
         self._tunnels = tunnels
         self._models = models
-        self._nursery = nursery
+        self._services = services
         self._created = 0
         self._events = 0  # of sessions that are gone
         self._live: dict[str, Session] = {}
@@ -123,22 +124,27 @@ class Registry:
 
     async def stop(self, session_id: str, reason: Reason = Reason.stopped) -> SessionView:
         """End a session and return when all it owned is gone."""
-        if (session := self._live.get(session_id)) is not None:
-            session.stop(reason)
-            await session.ended.wait()
-        return self.get(session_id)
+        session = self._live.get(session_id)
+        if session is None:
+            return self.get(session_id)
+        session.stop(reason)
+        await session.ended.wait()
+        return session.view()  # of the run that was ended; a message may have opened the session again
 
     async def delete(self, session_id: str, *, purge: bool) -> SessionView:
         """End a session and return when all it owned is gone; `purge` also deletes what is kept of it."""
-        view = await self.stop(session_id)
-        if purge and session_id not in self._purging:
-            self._purging[session_id] = trio.Event()
-            try:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + self.config.shutdown_grace):
-                    await trio.to_thread.run_sync(rmtree, self.config.session_dir(session_id), True)
-                self._store.delete(session_id)
-            finally:
-                self._purging.pop(session_id).set()
+        if not purge:
+            return await self.stop(session_id)
+        while session_id in self._purging:
+            await self._purging[session_id].wait()
+        self._purging[session_id] = trio.Event()  # from here on no message opens it again
+        try:
+            view = await self.stop(session_id)
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + self.config.shutdown_grace):
+                await trio.to_thread.run_sync(rmtree, self.config.session_dir(session_id), True)
+            self._store.delete(session_id)
+        finally:
+            self._purging.pop(session_id).set()
         return view
 
     @asynccontextmanager
@@ -147,7 +153,7 @@ class Registry:
         session = self._live.get(session_id)
         if session is not None:
             await session.recorded.wait()
-            if session.journal is not None:
+            if session.journal is not None and not session.journal.ended:  # an ended one is about to be closed
                 with session.readers.entered():
                     yield session.journal
                 return
@@ -188,14 +194,18 @@ class Registry:
             await session.ended.wait()
 
     async def recover(self) -> None:
-        """Sessions that were alive when an earlier daemon ended are `interrupted`; their journals say so."""
+        """Sessions that were alive when an earlier daemon ended are `interrupted`; their journals say so.
+
+        A journal that cannot be opened or written stays as it is: it is no reason not to start.
+        """
         for _, data in self._store.records(statuses=[*LIVE], before=None, limit=1 << 30):
             record = Record.decode(data)
             folder = self.config.session_dir(record.session_id) / "journal"
-            record.epoch, record.offset = await trio.to_thread.run_sync(
-                _close_journal, record, folder, self.config.journal_limit
-            )
             record.status = Status.interrupted
+            try:
+                await trio.to_thread.run_sync(_close_journal, record, folder, self.config.journal_limit)
+            except (OSError, WorldError) as error:
+                log.error("journal_unusable", session_id=record.session_id, detail=str(error))
             self._store.forget_unstarted(record.session_id)
             self._store.save(record.session_id, record.status, record.encode())
             log.info("interrupted_found", session_id=record.session_id)
@@ -225,7 +235,7 @@ class Registry:
         session.prompt(asked.message, asked.message_id, same_text_counts=False)
         self._live[session_id] = session
         self._created += 1
-        self._nursery.start_soon(self._run, session)
+        self._services.start_soon(self._run, session)
         return Accepted(session.view(), "created" if kept is None else "queued")
 
     async def _run(self, session: Session) -> None:
@@ -240,9 +250,9 @@ class Registry:
                     async with open_session(session, config=config, store=store, tunnels=tunnels, models=models):
                         await session.run()
             except* Exception as group:  # noqa: BLE001
-                if session.reason is None:
-                    session.fail(group)
-            session.finish()
+                session.fail(group)
+            finally:
+                session.finish()
         except Exception as error:  # noqa: BLE001  # the store itself failed
             log.error("session_failed", session_id=session.session_id, code="store", detail=repr(error))
         finally:
@@ -286,31 +296,44 @@ def _read_journal(session_id: str, folder: Any, limit: int) -> Journal:
     return journal
 
 
-def _close_journal(record: Record, folder: Any, limit: int) -> tuple[str, int]:
-    """Write the `session_end` that the earlier daemon could not write."""
+def _close_journal(record: Record, folder: Any, limit: int) -> None:
+    """Write the `session_end` that the earlier daemon could not write; the record learns how and where its journal ends."""
     journal, _ = load_journal(record.session_id, folder, limit=limit, writable=True)
-    try:
-        if journal.offset:
+    with closing(journal):
+        last = _last_event(journal)
+        if last is not None and last["event"] != "session_end":
             detail = "the daemon ended while the session was alive"
             journal.append(
                 "session_end", reason=Reason.interrupted, turn_count=record.turn, detail=detail, processes_killed=0
             )
-        return journal.epoch, journal.offset
-    finally:
-        journal.close()
+        elif last is not None and record.status is Status.stopping:  # all was said; only the record was not yet written
+            record.status = TERMINAL[Reason(last["data"]["reason"])]
+        record.epoch, record.offset = journal.epoch, journal.offset
+
+
+def _last_event(journal: Journal) -> dict[str, Any] | None:
+    after = journal.offset - 1
+    chunk = journal.read(after) if journal.offset else None
+    if not isinstance(chunk, Frames):
+        return None
+    (payload,) = journal.payloads(after, chunk)
+    event: dict[str, Any] = msgspec.json.decode(payload)
+    return event
 
 
 @asynccontextmanager
 async def open_registry(
     config: Config, store: Store, tunnels: TunnelProvider, models: Models
 ) -> AsyncIterator[Registry]:
-    """The sessions of one daemon. Leaving ends them all, each with its `session_end`, within the grace."""
-    async with trio.open_nursery() as nursery:
-        registry = Registry(config, store, tunnels, models, nursery)
+    """The sessions of one daemon. Leaving ends them all, each with its `session_end`, within the grace.
+
+    A cancellation from outside reaches the sessions only as a wish to stop, so that they can tell it from a crash.
+    """
+    async with open_services() as services:
+        registry = Registry(config, store, tunnels, models, services)
         await registry.recover()
         try:
             yield registry
         finally:
             with trio.move_on_after(config.sessions_grace, shield=True):
                 await registry.stop_all()
-            nursery.cancel_scope.cancel()

@@ -6,7 +6,7 @@ then the same in reverse. Its URL therefore lives exactly as long as the session
 
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 
 import structlog
@@ -37,6 +37,7 @@ from tunnel.probe import verify
 log = structlog.get_logger()
 
 _MAX_MESSAGE_ID = 128
+_UNKNOWN = Failure("internal_error", "the session failed; the log says more")
 
 
 class Session:
@@ -65,6 +66,7 @@ class Session:
         self._store = store
         self.tokens = Tokens()
         self._tunnel: Tunnel | None = None
+        self._failure: BaseException | None = None  # the first one; it comes by on every level that it passes
         self._first_offset = record.offset
         self.save()
 
@@ -157,6 +159,8 @@ class Session:
             with trio.move_on_after(idle) as waiting:
                 prompt = await self.mailbox.next()
             if waiting.cancelled_caught:
+                if len(self.mailbox):  # accepted at the very end of the wait
+                    continue
                 self._end(Reason.idle, None)
                 return
             self._store.start_message(self.session_id, prompt.message_id)
@@ -191,22 +195,32 @@ class Session:
     def fail(self, error: BaseException) -> None:
         """It cannot go on; what the API will say of it."""
         error = first_cause(error)
-        code = error.code if isinstance(error, (WorldError, TunnelError)) else "internal_error"
-        detail = (
-            error.detail if isinstance(error, (WorldError, TunnelError)) else "the session failed; the log says more"
+        if error is self._failure:
+            return
+        failure = _failure(error)
+        self._end(Reason.error, failure.detail)
+        if self.reason is Reason.error and self._failure is None:
+            self.record.error = failure
+        self._failure = self._failure or error
+        unexpected = None if isinstance(error, (FootlightError, TunnelError)) else error
+        log.error(
+            "session_failed",
+            session_id=self.session_id,
+            code=failure.code,
+            detail=failure.detail,
+            exc_info=unexpected,
         )
-        self._end(Reason.error, detail)
-        if self.reason is Reason.error:
-            self.record.error = Failure(code, detail)
-        log.error("session_failed", session_id=self.session_id, code=code, detail=detail, exc_info=_unexpected(error))
 
     def begin_end(self) -> None:
         """Its body has left: decide why, once."""
         if self._phase is Phase.STOPPING:
             return
+        if self.reason is None and trio.current_time() >= self.scope.deadline:
+            self._end(Reason.timeout, None)
         if self.reason is None:
-            over = trio.current_time() >= self.scope.deadline
-            self._end(Reason.timeout if over else Reason.shutdown, None)
+            # Nobody asked for it: a task that serves the session crashed, and its error is on its way to `fail`.
+            self._end(Reason.error, _UNKNOWN.detail)
+            self.record.error = _UNKNOWN
         assert self.reason is not None
         self._phase = advance(self._phase, STEP_OF[self.reason])
         self.save()
@@ -243,9 +257,13 @@ def check_prompt(message: str, message_id: str | None, config: Config) -> None:
         raise invalid_request("a message is text that UTF-8 can hold") from None
 
 
-def _unexpected(error: BaseException) -> BaseException | None:
-    """What the log shows a traceback of."""
-    return None if isinstance(error, (FootlightError, TunnelError)) else error
+def _failure(error: BaseException) -> Failure:
+    """What may be said of an error to everyone; the rest is for the log."""
+    if isinstance(error, (WorldError, TunnelError)):
+        return Failure(error.code, error.detail)
+    if isinstance(error, OSError) and error.strerror:
+        return Failure("io_error", error.strerror)
+    return _UNKNOWN
 
 
 @asynccontextmanager
@@ -257,8 +275,10 @@ async def open_session(
     Cancelled at any step, or failed, what had been opened is closed again in reverse, and the journal has its `session_end`.
     """
     home = config.session_dir(session.session_id)
-    with open_workspace(home / "workspace", max_file=config.max_file) as workspace:
-        journal = await _open_journal(session, home / "journal", config)
+    with (
+        open_workspace(home / "workspace", max_file=config.max_file) as workspace,
+        closing(await _open_journal(session, home / "journal", config)) as journal,
+    ):
         present, hub = Present(), Hub(journal)
         try:
             session.journal, session.hub = journal, hub
@@ -290,13 +310,11 @@ async def open_session(
                 finally:
                     await _farewell(session, journal, hub, config.drain_grace)
         except Exception as error:
-            if session.reason is None:
-                session.fail(error)
+            session.fail(error)
             raise
         finally:
             await _farewell(session, journal, hub, config.drain_grace)
             session.save()
-            journal.close()
 
 
 async def _open_journal(session: Session, folder: Any, config: Config) -> Journal:

@@ -91,7 +91,10 @@ class Workspace:
                     raise
 
     def files(self) -> list[str]:
-        """The paths of all regular files, sorted; symlinks are not followed, and it ends at 10,000."""
+        """The paths of all regular files, sorted; symlinks are not followed, and it ends at 10,000.
+
+        A name that is not UTF-8 is left out: nothing that lists it could say it.
+        """
         found: list[str] = []
         self._walk("", 0, found)
         return sorted(found)
@@ -104,7 +107,9 @@ class Workspace:
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
-                    if len(found) >= _MAX_FILES or entry.name.startswith(_TEMPORARY):
+                    if len(found) >= _MAX_FILES:
+                        return
+                    if entry.name.startswith(_TEMPORARY) or not _is_text(entry.name):
                         continue
                     if entry.is_file(follow_symlinks=False):
                         found.append(folder + entry.name)
@@ -143,9 +148,21 @@ def relative(path: str) -> str:
     parts = [part for part in inside.split("/") if part not in {"", "."}]
     if inside.startswith("/") or ".." in parts or "\0" in inside:
         raise Refused(f"{path!r}: outside the workspace")
-    if not parts or len(inside) > 1024 or any(len(os.fsencode(part)) > 255 for part in parts):
+    try:
+        sizes = [len(os.fsencode(part)) for part in parts]
+    except UnicodeEncodeError:  # half of a surrogate pair
+        sizes = []
+    if not sizes or len(inside) > 1024 or max(sizes) > 255:
         raise Refused(f"{path[:80]!r}: not a file name")
     return "/".join(parts)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_folder(name: str, dir_fd: int) -> bool:

@@ -1,0 +1,48 @@
+"""python -m bench: measure every table, or those that are named, and write them as Markdown."""
+
+import argparse
+import importlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from bench.report import Table, missed, render
+
+TABLES = (
+    "journal",
+    "replay",
+    "sessions",
+    "startup",
+    "idle",
+    "api",
+)  # modules of this folder, in the order they are shown
+
+
+def main() -> int:
+    """The exit code: 0, whatever the figures are; a target that is missed is said in the tables."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)}; default: all")
+    parser.add_argument("--output", type=Path, help="the file to write; default: stdout")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, two minutes in all")
+    asked = parser.parse_args()
+    if unknown := set(asked.tables) - {*TABLES}:
+        parser.error(f"there is no table {min(unknown)!r}")
+    tables: list[Table] = []
+    load = os.getloadavg()[0]
+    for name in asked.tables or TABLES:
+        began = time.monotonic()
+        tables.append(importlib.import_module(f"bench.{name}").measure(asked.quick))
+        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    text = render(tables, quick=asked.quick, load=load)
+    if asked.output:
+        asked.output.write_text(text)
+    else:
+        print(text)
+    for line in missed(tables):
+        print(f"missed: {line}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""The journal on a disk that is full, in a process that has no descriptors left, and opened in vain."""
+
+import errno
+import os
+import resource
+import shutil
+
+import pytest
+
+from daemon.errors import JournalFull
+from daemon.journal.cursor import Cursor
+from daemon.journal.journal import load_journal, open_journal
+from tests.journal.history import (
+    LIMIT,
+    SMALL,
+    drained,
+    file_of,
+    files,
+    held,
+    lowered,
+    lowest_free_descriptor,
+    note,
+    offsets,
+    opened,
+    say,
+    texts,
+)
+from tests.support import descriptors
+
+
+def test_epoch_changes_even_when_the_opening_that_cut_it_was_broken_off(tmp_path):
+    with opened(tmp_path) as (journal, _):
+        epoch = journal.epoch
+        for word in "abcd":
+            note(journal, word)
+    frames = file_of(tmp_path, 1, "frames")
+    os.truncate(frames, frames.stat().st_size - 1)
+    before = descriptors()
+    with lowered(resource.RLIMIT_FSIZE, 10), pytest.raises(OSError, match="too large"):
+        load_journal("s", tmp_path, limit=LIMIT, writable=True)
+    assert descriptors() == before
+    with opened(tmp_path) as (journal, _):
+        assert journal.epoch != epoch
+        assert texts(held(journal)) == ["a", "b", "c"]
+
+
+# --- a disk that is full, a process that has no descriptors left
+
+
+def test_nobody_sees_an_event_that_could_not_be_written(tmp_path):
+    with opened(tmp_path) as (journal, _):
+        note(journal, "a")
+        cursor = Cursor(journal, 0)
+        assert drained(cursor) == [1]
+        size = file_of(tmp_path, 1, "frames").stat().st_size
+        for limit in (size, size + 1, size + 100):
+            with lowered(resource.RLIMIT_FSIZE, limit), pytest.raises(JournalFull, match="too large"):
+                note(journal, "b" * 200)
+            assert (drained(cursor), journal.offset, texts(held(journal))) == ([], 1, ["a"])
+        say(journal, "live")
+        assert note(journal, "c") == 2
+        assert drained(cursor) == ["live", 2]
+    with opened(tmp_path) as (journal, recovery):
+        assert (texts(held(journal)), recovery.cut) == (["a", "c"], None)
+
+
+def test_journal_goes_on_when_a_new_segment_could_not_be_begun(tmp_path):
+    with opened(tmp_path, limit=SMALL) as (journal, _):
+        while journal._segments[-1].size < SMALL // 4 - 300:
+            note(journal, "x")
+        last, before = journal.offset, (files(tmp_path), descriptors())
+        for spare in (0, 1):
+            with (
+                lowered(resource.RLIMIT_NOFILE, lowest_free_descriptor() + spare),
+                pytest.raises(JournalFull, match="open files"),
+            ):
+                note(journal, "y" * 500)
+            assert (journal.offset, files(tmp_path), descriptors()) == (last, *before)
+        assert note(journal, "small enough") == last + 1
+    with opened(tmp_path, limit=SMALL) as (journal, recovery):
+        assert (journal.offset, recovery.cut) == (last + 1, None)
+        assert note(journal, "y" * 500) == last + 2
+        assert offsets(held(journal)) == list(range(1, last + 3))
+
+
+# --- opening and closing
+
+
+def test_reading_what_is_not_there_is_an_error_and_makes_nothing(tmp_path):
+    for folder in (tmp_path / "none", tmp_path):
+        with pytest.raises(FileNotFoundError):
+            load_journal("s", folder, limit=LIMIT, writable=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_descriptors_are_given_back_when_opening_fails(segmented):
+    folder, firsts, _ = segmented
+    index = file_of(folder, firsts[2], "index")
+    index.unlink()
+    index.mkdir()
+    before = descriptors()
+    for writable in (False, True):
+        with pytest.raises(IsADirectoryError):
+            load_journal("s", folder, limit=SMALL, writable=writable)
+        assert descriptors() == before
+
+
+def test_descriptors_are_given_back_when_there_are_not_enough_of_them(segmented):
+    folder, _, last = segmented
+    before, spare = descriptors(), 0
+    while True:
+        try:
+            with lowered(resource.RLIMIT_NOFILE, lowest_free_descriptor() + spare):
+                journal, _ = load_journal("s", folder, limit=SMALL, writable=True)
+        except OSError as error:
+            assert error.errno == errno.EMFILE
+            assert descriptors() == before
+            spare += 1
+        else:
+            assert (spare, journal.offset) == (4, last)
+            journal.close()
+            break
+    assert descriptors() == before
+
+
+def test_descriptors_are_given_back_and_the_journal_ended_whatever_happened(tmp_path):
+    before = descriptors()
+    with pytest.raises(ZeroDivisionError), open_journal("s", tmp_path, limit=LIMIT) as (journal, recovery):
+        assert (recovery.events, recovery.cut, recovery.damaged) == (0, None, 0)
+        note(journal, "a")
+        raise ZeroDivisionError
+    assert journal.ended
+    assert descriptors() == before
+
+
+def test_closed_journal_has_nothing_to_read(tmp_path):
+    with opened(tmp_path) as (journal, _):
+        note(journal, "a")
+    journal.close()
+    assert journal.read(0) is None
+
+
+def test_reader_keeps_reading_when_the_journal_is_deleted(segmented):
+    folder, _, last = segmented
+    with opened(folder, writable=False) as (journal, _):
+        shutil.rmtree(folder)
+        assert offsets(held(journal)) == list(range(1, last + 1))
