@@ -1,4 +1,4 @@
-"""Processes under measurement: started, kept to a core, read from outside."""
+"""Processes under measurement: started, kept to a core, read from outside. Linux only."""
 
 import multiprocessing
 import os

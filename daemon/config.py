@@ -16,9 +16,10 @@ MB = 1 << 20
 
 def setting(default: Any, help: str, **options: Any) -> Any:  # noqa: A002
     """A field that users set; `options` go to its command-line flag."""
+    kept: dict[str, Any] = {"metadata": {"help": help, **options}, "repr": not options.get("secret")}
     if isinstance(default, (str, int, float, tuple)) or default is None:
-        return dataclasses.field(default=default, metadata={"help": help, **options})
-    return dataclasses.field(default_factory=lambda: default, metadata={"help": help, **options})
+        return dataclasses.field(default=default, **kept)
+    return dataclasses.field(default_factory=lambda: default, **kept)
 
 
 @dataclass(frozen=True, kw_only=True)

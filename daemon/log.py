@@ -7,7 +7,8 @@ come without their token.
 import logging
 import re
 import sys
-from typing import Any, TextIO
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -25,6 +26,7 @@ LINES = {
     "client_connected": "[Sandbox:{session_id}] WebSocket client {client_id} connected (total clients: {clients})",
     "client_disconnected": "[Sandbox:{session_id}] WebSocket client {client_id} disconnected (remaining clients: {clients})",
     "journal_recovered": "[Sandbox:{session_id}] Journal recovered: {events} events; {detail}",
+    "journal_unusable": "[Sandbox:{session_id}] Journal unusable: {detail}",
     "session_failed": "[Sandbox:{session_id}] Session failed: {code}: {detail}",
     "session_ended": "[Sandbox:{session_id}] Session ended: {reason}",
     "interrupted_found": "[API] Session {session_id} was interrupted by the end of an earlier daemon",
@@ -32,11 +34,11 @@ LINES = {
     "scripted": "[API] The model is scripted: no account is used",
 }
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def clean(text: str) -> str:
-    """Without what could move a terminal's cursor or reorder a line."""
+    """Without what could move a terminal's cursor, or break or reorder a line."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -50,7 +52,22 @@ def _as_line(_logger: Any, _method: str, event: dict[str, Any]) -> str:
         line = " ".join([name, *(f"{key}={clean(str(value))}" for key, value in event.items())])
     if level not in {"info", "debug"}:
         line = line if "WARNING" in line else f"{level.upper()}: {line}"
-    return f"{line}\n{error}" if error else line
+    return "\n".join([line, *map(clean, error.split("\n"))]) if error else line
+
+
+class _Out:
+    """Where lines go; one that cannot be written (a closed terminal, a full disk) is lost and ends nothing."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # ValueError: the file was closed
+            self._out.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._out.flush()
 
 
 def configure(log_format: str, *, out: TextIO | None = None, quiet: bool = False) -> None:
@@ -64,6 +81,6 @@ def configure(log_format: str, *, out: TextIO | None = None, quiet: bool = False
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(out or sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Out(out or sys.stderr))),
         cache_logger_on_first_use=False,
     )

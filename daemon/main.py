@@ -19,7 +19,7 @@ from daemon.api.app import build_app
 from daemon.api.guard import is_loopback
 from daemon.api.server import ApiConnections
 from daemon.config import Config
-from daemon.errors import ConfigError
+from daemon.errors import ConfigError, first_cause
 from daemon.journal.store import Store
 from daemon.services import open_services
 from daemon.serving import Server, open_listeners, port_of
@@ -48,7 +48,7 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
     Raises `ConfigError` where it cannot start.
     """
     check(config)
-    with lock_state_dir(config.state_dir), _database(config) as store:
+    with _config_error_alone(), lock_state_dir(config.state_dir), _database(config) as store:
         async with (
             open_services() as services,
             open_models(config) as models,
@@ -109,6 +109,18 @@ def check(config: Config) -> None:
         raise ConfigError(f"--tunnel {config.tunnel} is not available in this version; use --tunnel local")
     if config.approval != "auto":
         raise ConfigError(f"--approval {config.approval} is not available in this version; use --approval auto")
+
+
+@contextmanager
+def _config_error_alone() -> Iterator[None]:
+    """What says why the daemon cannot start comes out of the nurseries as itself."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        only, others = group.split(ConfigError)
+        if only is None or others is not None:
+            raise
+        raise first_cause(only) from None
 
 
 @contextmanager

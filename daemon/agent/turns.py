@@ -41,7 +41,11 @@ class _Turn:
 
 
 class Agent:
-    """One session's agent. `run_turn` is called by one task at a time."""
+    """One session's agent. `run_turn` is called by one task at a time.
+
+    `usage` is the session's own: each turn adds what it used before its `turn_complete`, and `settings.token_budget`, which
+    may be raised at any time, is held against it.
+    """
 
     def __init__(
         self,
@@ -52,6 +56,7 @@ class Agent:
         conversation: Conversation,
         models: Models,
         settings: Settings,
+        usage: Usage,
         preview_url: str,
         config: Config,
     ) -> None:
@@ -62,6 +67,7 @@ class Agent:
         self._conversation = conversation
         self._models = models
         self._settings = settings
+        self._usage = usage
         self._preview_url = preview_url
         self._config = config
         self._tools = Tools(workspace, max_result=config.max_tool_result)
@@ -73,8 +79,8 @@ class Agent:
         if self._turn is not None:
             self._turn.scope.cancel()
 
-    async def run_turn(self, number: int, prompt: str, message_id: str) -> Usage:
-        """One turn; what it used. Cancelled or failed, its last event is still `turn_complete`."""
+    async def run_turn(self, number: int, prompt: str, message_id: str) -> None:
+        """One turn. Cancelled or failed, its last event is still `turn_complete`."""
         turn = self._turn = _Turn(number)
         started = trio.current_time()
         self._journal.append("turn_start", turn=number, prompt=prompt, message_id=message_id)
@@ -90,6 +96,7 @@ class Agent:
             self._journal.append("agent_error", error=error.detail, error_type=error.code, retryable=error.retryable)
         finally:
             self._turn = None
+            self._usage.add(turn.usage)
             self._settle(turn)
             self._journal.append(
                 "turn_complete",
@@ -99,16 +106,18 @@ class Agent:
                 duration_ms=round((trio.current_time() - started) * 1000),
                 usage=turn.usage,
             )
-        return turn.usage
 
     async def _rounds(self, turn: _Turn) -> str:
         client = await self._models.client(self._settings.model)
         for _ in range(self._config.max_rounds):
+            if self._over_budget(turn):
+                return "budget"
             reply = await self._ask(client, turn)
             turn.reply = None
             self._conversation.add("assistant", reply.content())
             calls = reply.tool_calls()
             for call in calls:
+                await trio.lowlevel.checkpoint_if_cancelled()  # what will not be run is not shown either
                 turn.results.append(await self._call(turn, call))
             if not calls:
                 return reply.stop_reason or "end_turn"
@@ -117,6 +126,15 @@ class Agent:
         raise ModelError(
             f"the turn took more than {self._config.max_rounds} replies", error_type="max_rounds", retryable=False
         )
+
+    def _over_budget(self, turn: _Turn) -> bool:
+        """Whether the session may ask the model no more; says so."""
+        limit = self._settings.token_budget
+        used = sum(usage.input_tokens + usage.output_tokens for usage in (self._usage, turn.usage))
+        if limit is None or used < limit:
+            return False
+        self._journal.append("budget_reached", kind="tokens", limit=limit, used=used)
+        return True
 
     async def _ask(self, client: Any, turn: _Turn) -> Reply:
         """One reply, streamed. `ModelError` where it does not come to its end."""

@@ -40,6 +40,14 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Close:
+    """How a conversation ends from this side."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Audience:
     """What every client of a session shares."""
 
@@ -61,7 +69,7 @@ async def serve_client(stream: ClientStream, role: Role, place: Place, audience:
             nursery.cancel_scope.cancel()
             return
         if len(audience.hub) >= config.max_clients:
-            await _close(ws, TOO_MANY, "too many clients", config.drain_grace)
+            await _close(ws, Close(TOO_MANY, "too many clients"), config.drain_grace)
         else:
             with audience.hub.joined(role) as client:
                 await _converse(ws, stream, client, place, audience)
@@ -71,11 +79,20 @@ async def serve_client(stream: ClientStream, role: Role, place: Place, audience:
 async def _converse(
     ws: WebSocketConnection, stream: ClientStream, client: Client, place: Place, audience: Audience
 ) -> None:
+    ending = False
+
     async with trio.open_nursery() as nursery:
 
-        async def until_done(task: Callable[..., Awaitable[None]], *args: Any) -> None:
+        async def until_done(task: Callable[..., Awaitable[Close | None]], *args: Any) -> None:
+            nonlocal ending
+            close = None
             with suppress(ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
-                await task(*args)
+                close = await task(*args)
+            if ending:  # by another task, which may be in the middle of the closing handshake
+                return
+            ending = True
+            if close is not None:
+                await _close(ws, close, audience.config.drain_grace)
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(until_done, _receive, ws, stream, client, audience)
@@ -85,7 +102,7 @@ async def _converse(
 
 async def _send(
     ws: WebSocketConnection, stream: ClientStream, client: Client, place: Place, audience: Audience
-) -> None:
+) -> Close:
     journal = audience.journal
     reset = place.reset_reason(journal)
     cursor = Cursor(journal, 0 if reset else place.offset)
@@ -107,14 +124,13 @@ async def _send(
             chunk = await cursor.read()
         except EndOfJournal:
             reason = "the session has ended" if audience.hub.close_code == 1000 else "the daemon shuts down"
-            await _close(ws, audience.hub.close_code, reason, audience.config.drain_grace)
-            return
+            return Close(audience.hub.close_code, reason)
         if isinstance(chunk, Gap):
             data = journal.live_frame("replay_gap", **{"from": chunk.first, "to": chunk.last})
         else:
             data = chunk.data
         if not await stream.send_frames(data, lambda: ws.closed):
-            return
+            await trio.sleep_forever()  # a close is under way: whoever sends it ends the connection
         journal.delivered = max(journal.delivered, cursor.offset)
 
 
@@ -135,17 +151,16 @@ async def _receive(ws: WebSocketConnection, stream: ClientStream, client: Client
         await stream.send_frames(reply, lambda: ws.closed)
 
 
-async def _keep_alive(ws: WebSocketConnection, config: Config) -> None:
+async def _keep_alive(ws: WebSocketConnection, config: Config) -> Close:
     while True:
         await trio.sleep(config.ping_interval)
         with trio.move_on_after(config.pong_deadline) as waiting:
             await ws.ping()
         if waiting.cancelled_caught:
-            await _close(ws, TOO_SLOW, "no answer to a ping", config.drain_grace)
-            return
+            return Close(TOO_SLOW, "no answer to a ping")
 
 
-async def _close(ws: WebSocketConnection, code: int, reason: str, grace: float) -> None:
+async def _close(ws: WebSocketConnection, close: Close, grace: float) -> None:
     """The closing handshake, with an end; the socket itself is closed by whoever accepted it."""
     with trio.move_on_after(grace):
-        await ws.aclose(code, reason)
+        await ws.aclose(close.code, close.reason)

@@ -41,7 +41,8 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._db = apsw.Connection(str(path))
-        self._db.execute("pragma journal_mode = wal; pragma synchronous = normal; pragma wal_autocheckpoint = 0")
+        for setting in ("journal_mode = wal", "synchronous = normal", "wal_autocheckpoint = 0"):
+            self._db.execute(f"pragma {setting}")  # one by one: apsw runs a text only up to its first row
         self._db.execute(_SCHEMA)
         self._log_grew = trio.Event()
         self._db.set_wal_hook(self._on_commit)
@@ -151,6 +152,7 @@ def _where(statuses: list[str]) -> tuple[str, tuple[str, ...]]:
 def _checkpoint(path: Path) -> None:
     db = apsw.Connection(str(path))
     try:
-        db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        # As a pragma: it reads the schema first, and a connection that has read nothing yet knows of no log.
+        db.execute("pragma wal_checkpoint(passive)").fetchall()
     finally:
         db.close()

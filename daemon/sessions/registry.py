@@ -5,7 +5,7 @@ Whether a session exists is decided here without an await between question and a
 
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from shutil import rmtree
 from typing import Annotated, Any, Literal, NamedTuple
@@ -16,13 +16,14 @@ import trio
 
 from daemon.agent.models import Models
 from daemon.config import Config
-from daemon.errors import CallerError, WorldError, invalid_request
+from daemon.errors import CallerError, invalid_request
 from daemon.journal.events import utc_now
-from daemon.journal.journal import Frames, Journal, load_journal
+from daemon.journal.journal import Journal, load_journal
 from daemon.journal.store import Store
 from daemon.services import Services, open_services
-from daemon.sessions.lifecycle import LIVE, TERMINAL, Reason, Status
+from daemon.sessions.lifecycle import Reason, Status
 from daemon.sessions.record import Record, SessionView, Settings, view_of
+from daemon.sessions.recovery import recover
 from daemon.sessions.session import Session, check_prompt, open_session
 from tunnel import TunnelProvider
 
@@ -193,23 +194,6 @@ class Registry:
         for session in list(self._live.values()):
             await session.ended.wait()
 
-    async def recover(self) -> None:
-        """Sessions that were alive when an earlier daemon ended are `interrupted`; their journals say so.
-
-        A journal that cannot be opened or written stays as it is: it is no reason not to start.
-        """
-        for _, data in self._store.records(statuses=[*LIVE], before=None, limit=1 << 30):
-            record = Record.decode(data)
-            folder = self.config.session_dir(record.session_id) / "journal"
-            record.status = Status.interrupted
-            try:
-                await trio.to_thread.run_sync(_close_journal, record, folder, self.config.journal_limit)
-            except (OSError, WorldError) as error:
-                log.error("journal_unusable", session_id=record.session_id, detail=str(error))
-            self._store.forget_unstarted(record.session_id)
-            self._store.save(record.session_id, record.status, record.encode())
-            log.info("interrupted_found", session_id=record.session_id)
-
     def _create(self, session_id: str, asked: Asked) -> Accepted:
         """Make or reopen a session; nothing is awaited here."""
         if self.closing:
@@ -296,31 +280,6 @@ def _read_journal(session_id: str, folder: Any, limit: int) -> Journal:
     return journal
 
 
-def _close_journal(record: Record, folder: Any, limit: int) -> None:
-    """Write the `session_end` that the earlier daemon could not write; the record learns how and where its journal ends."""
-    journal, _ = load_journal(record.session_id, folder, limit=limit, writable=True)
-    with closing(journal):
-        last = _last_event(journal)
-        if last is not None and last["event"] != "session_end":
-            detail = "the daemon ended while the session was alive"
-            journal.append(
-                "session_end", reason=Reason.interrupted, turn_count=record.turn, detail=detail, processes_killed=0
-            )
-        elif last is not None and record.status is Status.stopping:  # all was said; only the record was not yet written
-            record.status = TERMINAL[Reason(last["data"]["reason"])]
-        record.epoch, record.offset = journal.epoch, journal.offset
-
-
-def _last_event(journal: Journal) -> dict[str, Any] | None:
-    after = journal.offset - 1
-    chunk = journal.read(after) if journal.offset else None
-    if not isinstance(chunk, Frames):
-        return None
-    (payload,) = journal.payloads(after, chunk)
-    event: dict[str, Any] = msgspec.json.decode(payload)
-    return event
-
-
 @asynccontextmanager
 async def open_registry(
     config: Config, store: Store, tunnels: TunnelProvider, models: Models
@@ -331,7 +290,7 @@ async def open_registry(
     """
     async with open_services() as services:
         registry = Registry(config, store, tunnels, models, services)
-        await registry.recover()
+        await recover(store, config)
         try:
             yield registry
         finally:

@@ -27,7 +27,7 @@ from daemon.journal.present import Present
 from daemon.journal.store import Store
 from daemon.occupancy import Occupancy
 from daemon.services import open_services
-from daemon.sessions.lifecycle import STEP_OF, Phase, Reason, Status, Step, advance, shown
+from daemon.sessions.lifecycle import STEP_OF, TRANSITIONS, Phase, Reason, Status, Step, advance, shown
 from daemon.sessions.mailbox import Mailbox
 from daemon.sessions.record import Failure, Record, SessionView, view_of
 from daemon.workspace.files import open_workspace
@@ -127,8 +127,9 @@ class Session:
         raise CallerError("no_such_approval", 404, "no tool call with this id waits for an answer")
 
     def stop(self, reason: Reason = Reason.stopped) -> None:
-        """Begin its end; the first reason counts."""
-        self._end(reason, None)
+        """Begin its end; the first reason counts. What has not begun to run can only be stopped."""
+        legal = STEP_OF[reason] in TRANSITIONS.get(self._phase, {})
+        self._end(reason if legal else Reason.stopped, None)
         self.scope.cancel()
 
     def view(self) -> SessionView:
@@ -167,10 +168,9 @@ class Session:
             self.record.turn += 1
             self.save()
             try:
-                usage = await self.agent.run_turn(self.record.turn, prompt.message, prompt.message_id)
+                await self.agent.run_turn(self.record.turn, prompt.message, prompt.message_id)
             finally:
                 self.mailbox.current = None
-            self.record.usage.add(usage)
             self.save()
             self.journal.append("ready_for_input", turn=self.record.turn, queued_prompts=len(self.mailbox))
 
@@ -298,6 +298,7 @@ async def open_session(
                         conversation=Conversation(store, session.session_id),
                         models=models,
                         settings=session.record.settings,
+                        usage=session.record.usage,
                         preview_url=tunnel.url,
                         config=config,
                     )

@@ -75,11 +75,11 @@ def outline(markup: str) -> tuple[str, list[dict[str, str]]]:
             else:
                 page.start(name, attributes)
         elif markup[tag_at + 1 : tag_at + 2] in {"!", "?", "/"}:
-            end = "-->" if markup.startswith("<!--", tag_at) else ">"
-            stop = markup.find(end, tag_at + 2)
-            if stop < 0:
+            close = "-->" if markup.startswith("<!--", tag_at) else ">"
+            closed = markup.find(close, tag_at + 2)
+            if closed < 0:
                 break  # a comment that never ends
-            at = stop + len(end)
+            at = closed + len(close)
         elif markup[tag_at + 1 : tag_at + 2].isalpha() and markup[tag_at + 1 : tag_at + 2].isascii():
             break  # a tag that never ends
         else:

@@ -57,7 +57,7 @@ def made(daemon: Daemon) -> tuple[Any, ...]:
     registry = daemon.registry
     folders = registry.config.state_dir / "sessions"
     return (
-        registry.counts(),
+        {name: registry.counts()[name] for name in ("sessions", "created", "queued_prompts")},
         registry.statuses(),
         sorted(path.name for path in folders.iterdir()) if folders.exists() else [],
     )

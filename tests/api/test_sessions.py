@@ -266,31 +266,30 @@ async def test_chat_is_refused_when_the_daemon_is_shutting_down(daemon):
         assert (await session(client, "alive"))["status"] == "interrupted"
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/api/sessions/nope"),
-        ("GET", "/api/sessions/nope?wait=60"),
-        ("GET", "/api/sessions/nope/events"),
-        ("POST", "/api/sessions/nope/interrupt"),
-        ("DELETE", "/api/sessions/nope"),
-        ("DELETE", "/api/sessions/nope?purge=true"),
-        ("GET", "/api/sessions/a%0Ab"),
-        ("GET", "/api/sessions/%FF"),
-        ("GET", "/api/sessions/" + "x" * 2000),
-        ("DELETE", "/api/sessions/..?purge=true"),
-        ("DELETE", "/api/sessions/%2e%2e?purge=true"),
-    ],
-)
-async def test_unknown_session_is_not_found(daemon, method, path):
+NOWHERE = [
+    ("GET", "/api/sessions/nope"),
+    ("GET", "/api/sessions/nope?wait=60"),
+    ("GET", "/api/sessions/nope/events"),
+    ("POST", "/api/sessions/nope/interrupt"),
+    ("DELETE", "/api/sessions/nope"),
+    ("DELETE", "/api/sessions/nope?purge=true"),
+    ("GET", "/api/sessions/a%0Ab"),
+    ("GET", "/api/sessions/%FF"),
+    ("GET", "/api/sessions/" + "x" * 2000),
+    ("DELETE", "/api/sessions/%2e?purge=true"),
+    ("DELETE", "/api/sessions/%2e%2e?purge=true"),
+]
+
+
+async def test_unknown_session_is_not_found(daemon):
     async with api(daemon.url) as client:
         await ended_session(daemon, client, "kept")
         before = made(daemon)
-        response = await client.request(method, path)
-        assert response.status_code in {404, 405}, response.text  # httpx takes `..` for the folder above
-        if response.status_code == 404:
-            assert response.json()["code"] in {"session_not_found", "not_found"}
-        assert made(daemon) == before
+        for method, path in NOWHERE:
+            response = await client.request(method, path)
+            assert response.status_code == 404, (method, path)
+            assert_problem(response, 404, "session_not_found")
+            assert made(daemon) == before
 
 
 # --- looking at one
@@ -416,7 +415,7 @@ async def test_list_shows_the_statuses_that_are_asked_for(daemon):
         assert await ids("") == ["alive", "done"]
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3, 500])
+@pytest.mark.parametrize("limit", [1, 2, 500])
 async def test_list_pages_have_no_repeats_and_no_holes_while_sessions_are_added(daemon, limit):
     async with api(daemon.url) as client:
         for number in range(5):

@@ -9,8 +9,10 @@ from urllib.parse import urlencode
 
 import h11
 import trio
+import wsproto
+import wsproto.events
 from tests.support import next_event
-from trio.testing import memory_stream_pair
+from trio.testing import lockstep_stream_pair, memory_stream_pair
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from daemon.clients.auth import Tokens
@@ -76,9 +78,11 @@ class Room:
             await trio.aclose_forcefully(stream)
 
     @asynccontextmanager
-    async def join(self, token: str | None = None, **query: object) -> AsyncIterator[WebSocketConnection]:
-        """A client in memory; leaving drops its connection."""
-        theirs, ours = memory_stream_pair()
+    async def join(
+        self, token: str | None = None, *, lockstep: bool = False, **query: object
+    ) -> AsyncIterator[WebSocketConnection]:
+        """A client in memory; leaving drops its connection. In lockstep, what it has not read holds up its sender."""
+        theirs, ours = lockstep_stream_pair() if lockstep else memory_stream_pair()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.serve, ours)
             ws = await wrap_client_stream(nursery, theirs, "room", self.path(token, **query))
@@ -201,6 +205,30 @@ class Answers:
                 return answer
             else:
                 raise AssertionError(f"the connection ended: {event}")
+
+
+class RawClient:
+    """A WebSocket client that answers nothing by itself."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self._ws = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+
+    async def open(self, path: str) -> None:
+        await self.stream.send_all(self._ws.send(wsproto.events.Request(host="room", target=path)))
+
+    async def send(self, event: wsproto.events.Event) -> None:
+        await self.stream.send_all(self._ws.send(event))
+
+    async def until(self, kind: type[wsproto.events.Event]) -> Any:
+        """The next event of a kind; the end of the connection fails."""
+        while True:
+            for event in self._ws.events():
+                if isinstance(event, kind):
+                    return event
+            data = await self.stream.receive_some(65536)
+            assert data, f"the connection ended without {kind.__name__}"
+            self._ws.receive_data(bytes(data))
 
 
 async def rest_of(ws: WebSocketConnection) -> tuple[list[dict[str, Any]], int, str | None]:

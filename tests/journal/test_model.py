@@ -123,4 +123,4 @@ def test_every_offset_is_told_once_in_order_or_named_as_missing():
 
 @pytest.mark.slow
 def test_every_offset_is_told_once_in_order_or_named_as_missing_in_many_runs():
-    run_state_machine_as_test(Journals, settings=settings(max_examples=400, stateful_step_count=60, deadline=None))
+    run_state_machine_as_test(Journals, settings=settings(max_examples=200, stateful_step_count=60, deadline=None))

@@ -134,6 +134,12 @@ def test_commit_is_seen_by_another_connection_at_once(store, tmp_path):
         other.close()
 
 
+def test_commit_does_not_wait_for_the_disk(store):
+    assert list(store._db.execute("pragma journal_mode")) == [("wal",)]
+    assert list(store._db.execute("pragma synchronous")) == [(1,)]  # normal
+    assert list(store._db.execute("pragma wal_autocheckpoint")) == [(0,)]
+
+
 async def test_log_stays_bounded_when_it_is_moved_into_the_database(store, tmp_path):
     """Ten times as much is written as the log holds before it is moved."""
     log, threads, sizes = tmp_path / "footlight.db-wal", trio.to_thread.current_default_thread_limiter(), []

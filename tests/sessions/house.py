@@ -102,9 +102,10 @@ def answers(port: int) -> bool:
 async def open_sessions(
     state_dir: Path, tunnels: TunnelProvider | None = None, **settings: Any
 ) -> AsyncIterator[Registry]:
-    """The sessions of a daemon without its HTTP API."""
+    """The sessions of a daemon without its HTTP API; whatever is done with them has an end."""
     config = make_config(state_dir, **settings)
-    with closing(Store(state_dir / "footlight.db")) as store:
+    state_dir.mkdir(exist_ok=True)
+    with trio.fail_after(20), closing(Store(state_dir / "footlight.db")) as store:
         async with (
             open_models(config) as models,
             open_registry(config, store, tunnels or LocalProvider(), models) as registry,

@@ -1,0 +1,67 @@
+"""Sessions that were alive when an earlier daemon ended, crashed or killed: what their records and journals say from then on."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+import trio
+
+from daemon.config import Config
+from daemon.errors import WorldError
+from daemon.journal.journal import Frames, Journal, load_journal
+from daemon.journal.store import Store
+from daemon.sessions.lifecycle import LIVE, TERMINAL, Reason, Status
+from daemon.sessions.record import Record
+
+log = structlog.get_logger()
+
+_EVERYTHING = 1 << 30
+
+
+async def recover(store: Store, config: Config) -> None:
+    """They are `interrupted`, and their journals say so. Cancelled, those that were not reached are left for the next start.
+
+    A journal that cannot be opened or written stays as it is: it is no reason not to start.
+    """
+    for _, data in store.records(statuses=[*LIVE], before=None, limit=_EVERYTHING):
+        record = Record.decode(data)
+        folder = config.session_dir(record.session_id) / "journal"
+        try:
+            await trio.to_thread.run_sync(_close_journal, record, folder, config.journal_limit)
+        except (OSError, WorldError) as error:
+            log.error("journal_unusable", session_id=record.session_id, detail=str(error))
+        store.forget_unstarted(record.session_id)
+        store.save(record.session_id, record.status, record.encode())
+        if record.status is Status.interrupted:
+            log.info("interrupted_found", session_id=record.session_id)
+
+
+def _close_journal(record: Record, folder: Path, limit: int) -> None:
+    """Write the `session_end` that the earlier daemon could not write; the record learns how and where its journal ends.
+
+    A journal that ends with one has nothing to add: the run had not begun to write, or only its record was not yet written.
+    """
+    was, record.status = record.status, Status.interrupted
+    journal, _ = load_journal(record.session_id, folder, limit=limit, writable=True)
+    with closing(journal):
+        last = _last_event(journal)
+        if last is not None and last["event"] != "session_end":
+            detail = "the daemon ended while the session was alive"
+            journal.append(
+                "session_end", reason=Reason.interrupted, turn_count=record.turn, detail=detail, processes_killed=0
+            )
+        elif last is not None and was is Status.stopping:
+            record.status = TERMINAL[Reason(last["data"]["reason"])]
+        record.epoch, record.offset = journal.epoch, journal.offset
+
+
+def _last_event(journal: Journal) -> dict[str, Any] | None:
+    after = journal.offset - 1
+    chunk = journal.read(after) if journal.offset else None
+    if not isinstance(chunk, Frames):
+        return None
+    (payload,) = journal.payloads(after, chunk)
+    event: dict[str, Any] = msgspec.json.decode(payload)
+    return event
