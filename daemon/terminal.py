@@ -42,6 +42,7 @@ class Transcript:
         data: dict[str, Any] = event["data"]
         match event["event"]:
             case "turn_start":
+                self._shown.clear()
                 self._line(Text.assemble(("\n▸ ", "bold cyan"), (data["prompt"], "bold")))
             case "claude_text_delta":
                 self._grow(data["turn"], data["block"], data["position"], data["text"], "")

@@ -69,7 +69,15 @@ def test_block_that_ends_in_a_newline_gets_no_second_one():
 
 def test_same_block_number_in_the_next_turn_is_another_block():
     start = event("turn_start", turn=2, prompt="more", message_id="m")
-    assert shown(text("one"), start, text("two", turn=2)) == "one\n\n› more\ntwo\n"
+    assert shown(text("one"), start, text("two", turn=2)) == "one\n\n▸ more\ntwo\n"
+
+
+def test_blocks_of_earlier_turns_are_forgotten():
+    transcript = Transcript(Console(file=io.StringIO()))
+    for turn in range(1, 4):
+        transcript.show(event("turn_start", turn=turn, prompt="more", message_id="m"))
+        transcript.show(text("one", turn=turn))
+    assert len(transcript._shown) == 1
 
 
 def test_thinking_is_printed_once():
@@ -96,7 +104,7 @@ def test_markup_of_the_agent_is_shown_as_it_is():
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (event("turn_start", turn=1, prompt="Build it", message_id="m"), "\n› Build it\n"),
+        (event("turn_start", turn=1, prompt="Build it", message_id="m"), "\n▸ Build it\n"),
         (
             event("claude_tool_result", turn=1, tool_use_id="t", result="no such file", is_error=True),
             "    no such file\n",

@@ -4,14 +4,17 @@ Importing it takes 2.4 s of CPU and 76 MB (docs/design.md, D11), so nothing else
 """
 
 import importlib
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from daemon.agent.script import Script, load_script
 from daemon.agent.scripted import open_scripted_model
+from daemon.agent.tools import definitions
 from daemon.config import Config
 from daemon.errors import CallerError, ModelError
 from daemon.services import Services, open_services
@@ -22,6 +25,11 @@ if TYPE_CHECKING:
 SCRIPTED = "scripted"
 # Error types that another try may help.
 _PASSING = {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
+
+
+def _import_sdk() -> None:
+    importlib.import_module("anthropic")
+    definitions()
 
 
 class Models:
@@ -41,15 +49,17 @@ class Models:
             raise CallerError("model_unavailable", 503, detail)
 
     async def warm_up(self) -> None:
-        """Do the slow import now, so that the first session need not."""
-        await trio.to_thread.run_sync(importlib.import_module, "anthropic")
+        """Do now what is slow the first time, so that no session need wait for it."""
+        await trio.to_thread.run_sync(_import_sdk)
+        if self._config.model == SCRIPTED or self._config.anthropic_api_key:
+            await self.client(self._config.model)
 
     async def client(self, model: str) -> "AsyncAnthropic":
         """The client through which a model is asked; the first call for a place opens it."""
         place = SCRIPTED if model == SCRIPTED else "api"
         async with self._lock:
             if place not in self._clients:
-                await self.warm_up()
+                await trio.to_thread.run_sync(_import_sdk)
                 import anthropic  # noqa: PLC0415
 
                 options: dict[str, Any] = {
@@ -62,10 +72,13 @@ class Models:
                     options = {
                         "api_key": SCRIPTED,
                         "base_url": await self._services.start(open_scripted_model, script, pace),
-                        # Loopback: a proxy that the environment names could not reach it.
-                        "http_client": anthropic.DefaultAsyncHttpxClient(trust_env=False),
+                        # Loopback: a proxy that the environment names could not reach it, and no certificate is met.
+                        "http_client": anthropic.DefaultAsyncHttpxClient(
+                            trust_env=False, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                        ),
                     }
-                self._clients[place] = anthropic.AsyncAnthropic(**options, max_retries=self._config.model_retries)
+                make = partial(anthropic.AsyncAnthropic, **options, max_retries=self._config.model_retries)
+                self._clients[place] = await trio.to_thread.run_sync(make)  # reads the system's certificates: 0.1 s
             return self._clients[place]
 
     async def aclose(self) -> None:

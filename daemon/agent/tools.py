@@ -5,6 +5,7 @@ Only names and schemas are the SDK's; its implementations check a path before th
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ import trio
 
 from daemon.workspace.files import Refused, Workspace, relative
 
+NAMES = ("read", "write", "edit")
 TRUNCATED = "\n[truncated: {size} characters in all]"
 
 
@@ -41,29 +43,24 @@ class Result:
     changed: tuple[str, ...] = ()  # paths beneath the workspace
 
 
+@cache
+def definitions() -> tuple[dict[str, Any], ...]:
+    """The tools as the Messages API takes them. The first call blocks: the SDK makes its schemas by pydantic, in 10 ms."""
+    from anthropic.lib.tools.agent_toolset import AgentToolContext, beta_agent_toolset_20260401  # noqa: PLC0415
+
+    known: list[Any] = [tool.to_dict() for tool in beta_agent_toolset_20260401(AgentToolContext(workdir="/"))]
+    kept = ("name", "description", "input_schema")
+    return tuple({key: tool[key] for key in kept} for tool in known if tool["name"] in NAMES)
+
+
 class Tools:
     """The tools of one session."""
 
     def __init__(self, workspace: Workspace, *, max_result: int) -> None:
         self._workspace = workspace
         self._max_result = max_result
-        self._tools: dict[str, tuple[type, Callable[[Any], Result]]] = {
-            "read": (_Read, self._read),
-            "write": (_Write, self._write),
-            "edit": (_Edit, self._edit),
-        }
-
-    def definitions(self) -> list[dict[str, Any]]:
-        """The tools as the Messages API takes them."""
-        from anthropic.lib.tools.agent_toolset import AgentToolContext, beta_agent_toolset_20260401  # noqa: PLC0415
-
-        offered = beta_agent_toolset_20260401(AgentToolContext(workdir="/"))
-        known = (tool.to_dict() for tool in offered)
-        return [
-            {key: tool[key] for key in ("name", "description", "input_schema")}
-            for tool in known
-            if tool["name"] in self._tools
-        ]
+        calls = ((_Read, self._read), (_Write, self._write), (_Edit, self._edit))
+        self._tools: dict[str, tuple[type, Callable[[Any], Result]]] = dict(zip(NAMES, calls, strict=True))
 
     async def run(self, name: str, arguments: Any) -> Result:
         """Carry out one call. Cancelled, a file is as it was or as it should be: the call is not cut in the middle."""

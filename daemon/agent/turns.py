@@ -14,7 +14,7 @@ from daemon.agent.deltas import Deltas
 from daemon.agent.models import Models, model_error
 from daemon.agent.prompt import system_prompt
 from daemon.agent.reply import Reply
-from daemon.agent.tools import Tools
+from daemon.agent.tools import Tools, definitions
 from daemon.config import Config
 from daemon.errors import ModelError
 from daemon.journal.journal import Journal
@@ -84,7 +84,7 @@ class Agent:
         turn = self._turn = _Turn(number)
         started = trio.current_time()
         self._journal.append("turn_start", turn=number, prompt=prompt, message_id=message_id)
-        stop_reason = "interrupted"
+        stop_reason, failure = "interrupted", {}
         try:
             self._conversation.answer([], UNKNOWN)  # what a crash of the daemon left open
             self._conversation.add("user", [{"type": "text", "text": prompt}])
@@ -93,11 +93,13 @@ class Agent:
                 await self._discover_pages(turn)
         except ModelError as error:
             stop_reason = "error"
-            self._journal.append("agent_error", error=error.detail, error_type=error.code, retryable=error.retryable)
+            failure = {"error": error.detail, "error_type": error.code, "retryable": error.retryable}
         finally:
             self._turn = None
             self._usage.add(turn.usage)
             self._settle(turn)
+            if failure:
+                self._journal.append("agent_error", **failure)
             self._journal.append(
                 "turn_complete",
                 turn=number,
@@ -146,7 +148,7 @@ class Agent:
                     max_tokens=self._config.max_tokens,
                     system=system_prompt(self._preview_url, self._settings.system),
                     messages=self._conversation.messages,
-                    tools=self._tools.definitions(),
+                    tools=definitions(),
                     stream=True,
                 )
                 async with stream:
@@ -157,7 +159,10 @@ class Agent:
             ours = model_error(error)
             if ours is None:
                 raise
-            raise ours from error
+            try:
+                raise ours from error
+            finally:
+                del ours  # or it would keep its own frame, and with it the SDK's broken stream, until a collection
         finally:
             turn.usage.add(reply.usage)
         if not reply.complete:  # a clean end of the connection raises nothing (D13)

@@ -65,8 +65,8 @@ class Workspace:
         limit = self.max_file if limit is None else limit
         opened = self.open(path)
         with os.fdopen(opened.fd, "rb") as file:
-            data = file.read(limit + 1)
-        if len(data) > limit:
+            data = file.read(limit + 1) if opened.size <= limit else b""
+        if opened.size > limit or len(data) > limit:  # it may grow while it is read
             raise Refused(f"{path}: larger than {limit} bytes")
         return data
 

@@ -41,25 +41,7 @@ async def test_a_client_that_takes_nothing_is_evicted_at_once_and_alone(tmp_path
                 assert [event["offset"] for event in journaled(events)] == list(range(1, 401))
                 await until(lambda: len(room.hub) == 1)
                 took = trio.current_time() - begun
-                await until(lambda: room.hub and len(room.port._audience.hub) == 1)
             assert 0.2 <= took < 0.2 + 3  # no closing handshake, no 60 s of a library's patience
-
-
-async def test_a_slow_client_that_keeps_taking_is_not_evicted(tmp_path):
-    with trio.fail_after(20):
-        async with open_listening_room(tmp_path, send_deadline=0.3) as (room, _):
-            async with await connect_tiny(room.port.number) as stream:
-                await stream.send_all(handshake(room.path()))
-                await until(lambda: len(room.hub) == 1)
-                room.write_many(300, "x" * 1000)
-                begun = trio.current_time()
-                got = 0
-                while got < 300_000:
-                    got += len(await stream.receive_some(4096))
-                    if trio.current_time() - begun < 0.6:
-                        await trio.sleep(0.03)
-                assert trio.current_time() - begun > 0.5
-                assert len(room.hub) == 1
 
 
 async def test_the_last_events_reach_a_client_that_reads_late_and_still_talks(tmp_path):
