@@ -101,7 +101,7 @@ class Config:
     @property
     def sessions_grace(self) -> float:
         """What of the shutdown's grace the sessions get; the API's part and a margin for force are left."""
-        return max(0.5, self.shutdown_grace - self.api_grace - 0.5)
+        return max(0.5, self.shutdown_grace - self.api_grace - 1.0)
 
     def session_dir(self, session_id: str) -> Path:
         """Everything on disk that belongs to one session."""

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -52,6 +53,7 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
         async with (
             open_services() as services,
             open_models(config) as models,
+            open_services() as warming,  # gone before the models, which it may be opening
             open_provider("local") as tunnels,
             open_registry(config, store, tunnels, models) as registry,
         ):
@@ -66,7 +68,7 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
             )
             listeners = await _listen(config)
             await services.start(server.serve, listeners)
-            services.start_soon(models.warm_up)
+            warming.start_soon(models.warm_up)
             host = f"[{config.host}]" if ":" in config.host else config.host
             yield Daemon(f"http://{host}:{port_of(listeners)}", registry)
 
@@ -107,6 +109,9 @@ def check(config: Config) -> None:
         )
     if config.tunnel not in {"auto", "local"}:
         raise ConfigError(f"--tunnel {config.tunnel} is not available in this version; use --tunnel local")
+    for origin in config.allow_origin:
+        if not re.fullmatch(r"https?://[^/*\s]+", origin):
+            raise ConfigError(f"--allow-origin {origin} is no origin; it looks like https://example.com, exactly")
     if config.approval != "auto":
         raise ConfigError(f"--approval {config.approval} is not available in this version; use --approval auto")
 

@@ -59,6 +59,7 @@ FOREIGN = {  # package -> who may import it
     "apsw": ("daemon.journal.store", "daemon.main"),
     "rich": ("daemon.terminal", "daemon.demo"),
     "click": ("daemon.cli",),
+    "selectolax": ("daemon.workspace.pages",),
 }
 CONTAIN_EVERYTHING = {  # `except Exception` without raising again: the two containment points, and where a thread or a library ends
     ("daemon/serving.py", "_connection"),

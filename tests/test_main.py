@@ -321,6 +321,7 @@ trio.run(main)
 """
 
 
+@pytest.mark.slow
 def test_second_signal_ends_the_process_at_once(tmp_path):
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(

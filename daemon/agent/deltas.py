@@ -34,11 +34,9 @@ class Deltas:
             self._grew.set()
 
     def close(self) -> OpenBlock | None:
-        """The open block with all its text, which is not sent as deltas any more: the whole block follows as an event."""
+        """The open block with all its text; what still waited is sent first, so that its deltas add up to it."""
+        self._send()
         block, self._present.block = self._present.block, None
-        if block is not None:
-            block.parts += self._waiting
-        self._waiting = []
         return block
 
     async def run(self) -> None:

@@ -27,9 +27,10 @@ SCRIPTED = "scripted"
 _PASSING = {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
 
 
-def _import_sdk() -> None:
-    importlib.import_module("anthropic")
-    definitions()
+async def _import_sdk() -> None:
+    # Abandoned, the thread goes on importing for whoever comes next: nobody who is cancelled waits for it.
+    await trio.to_thread.run_sync(importlib.import_module, "anthropic", abandon_on_cancel=True)
+    await trio.to_thread.run_sync(definitions, abandon_on_cancel=True)
 
 
 class Models:
@@ -50,7 +51,7 @@ class Models:
 
     async def warm_up(self) -> None:
         """Do now what is slow the first time, so that no session need wait for it."""
-        await trio.to_thread.run_sync(_import_sdk)
+        await _import_sdk()
         if self._config.model == SCRIPTED or self._config.anthropic_api_key:
             await self.client(self._config.model)
 
@@ -59,8 +60,9 @@ class Models:
         place = SCRIPTED if model == SCRIPTED else "api"
         async with self._lock:
             if place not in self._clients:
-                await trio.to_thread.run_sync(_import_sdk)
+                await _import_sdk()
                 import anthropic  # noqa: PLC0415
+                import httpx2  # noqa: PLC0415
 
                 options: dict[str, Any] = {
                     "api_key": self._config.anthropic_api_key,
@@ -73,7 +75,7 @@ class Models:
                         "api_key": SCRIPTED,
                         "base_url": await self._services.start(open_scripted_model, script, pace),
                         # Loopback: a proxy that the environment names could not reach it, and no certificate is met.
-                        "http_client": anthropic.DefaultAsyncHttpxClient(
+                        "http_client": httpx2.AsyncClient(
                             trust_env=False, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
                         ),
                     }
@@ -97,9 +99,10 @@ def model_error(error: Exception) -> ModelError | None:
         inner = body.get("error") if isinstance(body, dict) else None
         kind = inner.get("type", "api_error") if isinstance(inner, dict) else "api_error"
         message = inner.get("message", error.message) if isinstance(inner, dict) else error.message
-        retryable = error.status_code in {408, 409, 429} or error.status_code >= 500 or kind in _PASSING
-        said = message if error.status_code < 400 else f"{error.status_code}: {message}"  # < 400: in the stream
-        return ModelError(said, error_type=kind, retryable=retryable)
+        if error.status_code < 400:  # it came in the stream
+            return ModelError(message, error_type=kind, retryable=kind in _PASSING)
+        retryable = error.status_code in {408, 409, 429} or error.status_code >= 500 or kind == "overloaded_error"
+        return ModelError(f"{error.status_code}: {message}", error_type=kind, retryable=retryable)
     if isinstance(error, (anthropic.APIConnectionError, httpx2.HTTPError)):
         return ModelError(f"the connection to the model failed: {error}", error_type="connection_error", retryable=True)
     if isinstance(error, anthropic.AnthropicError):

@@ -29,7 +29,7 @@ _CORS = {
     "Access-Control-Expose-Headers": "Retry-After",
     "Access-Control-Max-Age": "600",
 }
-_FROM_A_PROXY = ("X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via", "X-Forwarded-Host", "X-Forwarded-Proto")
+_FROM_A_PROXY = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via", b"x-forwarded-host", b"x-forwarded-proto"})
 # An answer may hold a URL with its token, and none but a page of ours is to be shown; those set their own policy.
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -88,14 +88,19 @@ def build_app(registry: Registry, config: Config) -> QuartTrio:
 
 
 def _caller() -> Caller:
+    """From the request as it came: each header once, those sent twice joined, so that none hides behind another."""
     scope: Any = request.scope
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    headers: dict[bytes, str] = {}
+    for name, value in scope["headers"]:
+        text = value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {text}" if name in headers else text
+    scheme, _, token = headers.get(b"authorization", "").partition(" ")
     return Caller(
-        host=request.headers.get("Host"),
-        origin=request.headers.get("Origin"),
+        host=headers.get(b"host"),
+        origin=headers.get(b"origin"),
         bearer=token.strip() if scheme.lower() == "bearer" else None,
         peer=scope["client"][0] if scope.get("client") else None,
         local=scope["server"][0] if scope.get("server") else None,
-        forwarded=any(name in request.headers for name in _FROM_A_PROXY),
-        preflight=request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers,
+        forwarded=not headers.keys().isdisjoint(_FROM_A_PROXY),
+        preflight=scope["method"] == "OPTIONS" and b"access-control-request-method" in headers,
     )

@@ -68,7 +68,7 @@ class EventStream(ResponseBody):
 
     async def __anext__(self) -> bytes:
         if self._first:
-            return b"".join(b"data: " + data + b"\n\n" for data in (self._first.pop(),))
+            return b"data: " + self._first.pop() + b"\n\n"
         while True:
             self._offset, found = _read(self._journal, self._offset, 1000, CHUNK_BYTES)
             if found:
@@ -100,11 +100,13 @@ def routes(registry: Registry) -> Blueprint:
         """
         asked = query(EventsQuery)
         view = registry.get(session_id)
-        if "text/event-stream" in request.headers.get("Accept", ""):
+        if "text/event-stream" in request.headers.get("Accept", "").lower():
             # What has begun to stream can no longer be refused.
             if not view.status.live and not (registry.config.session_dir(session_id) / "journal").is_dir():
                 raise CallerError("session_not_found", 404, f"nothing is kept of session {session_id}")
             offset = _last_event_id(asked.offset)
+            if not view.status.live and offset == view.offset:
+                return Response("", 204)  # nothing will follow: this is how an EventSource is told not to come back
             stream = EventStream(registry.history(session_id), offset, asked.epoch, registry.config.sse_interval)
             headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
             response = Response(stream, content_type="text/event-stream", headers=headers)
@@ -128,7 +130,7 @@ def routes(registry: Registry) -> Blueprint:
 
 def _last_event_id(offset: int) -> int:
     given = request.headers.get("Last-Event-ID")
-    if given is None:
+    if not given:
         return offset
     if not (given.isascii() and given.isdecimal() and len(given) < 19):
         raise invalid_request("Last-Event-ID is an offset", status=400)

@@ -7,6 +7,7 @@ must be one of ours, and an Origin, where there is one, too (exact, no patterns)
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from hmac import compare_digest
 
 from daemon.config import Config
@@ -30,6 +31,7 @@ class Caller:
     preflight: bool = False  # a browser asks whether its page may; it never sends a token with that
 
 
+@lru_cache(1024)
 def is_loopback(address: str | None) -> bool:
     """Whether an address or a name can only be this machine."""
     if address is None:
@@ -46,6 +48,13 @@ def host_name(host: str) -> str:
     return (found[1] or found[2]).lower() if found else ""
 
 
+@lru_cache(16)
+def _names(host: str, allowed: tuple[str, ...]) -> frozenset[str]:
+    """The names that the API answers to, besides the address that a caller came to."""
+    names = {host_name(name) or name.lower() for name in allowed} | {host.lower()}
+    return frozenset(names | _LOOPBACK_NAMES if is_loopback(host) or host in _WILDCARDS else names)
+
+
 def own_origin(caller: Caller, config: Config) -> bool:
     """Whether the Origin may call: the daemon's own, or one that was allowed."""
     host = (caller.host or "").lower()
@@ -55,12 +64,8 @@ def own_origin(caller: Caller, config: Config) -> bool:
 def check(caller: Caller, config: Config) -> None:
     """Return if the caller may go on; `CallerError` says why not."""
     name = host_name(caller.host or "")
-    names = {host_name(host) or host.lower() for host in config.allow_host}
-    if is_loopback(config.host) or config.host in _WILDCARDS:
-        names |= _LOOPBACK_NAMES
-    if config.host in _WILDCARDS and caller.local:
-        names.add(caller.local)
-    if not name or name not in names | {config.host.lower()} - _WILDCARDS:
+    local = caller.local if config.host in _WILDCARDS else None
+    if not name or (name not in _names(config.host, config.allow_host) and name != local):
         raise CallerError("forbidden_host", 403, "this Host is not one of the daemon's; see --allow-host")
     if caller.origin is not None and not own_origin(caller, config):
         raise CallerError("forbidden_origin", 403, "this Origin may not call; see --allow-origin")

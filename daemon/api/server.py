@@ -48,7 +48,7 @@ class _Exchange:
 
         A connection closed upon unread data is reset, and a client may lose the answer to that.
         """
-        if message["type"] == "http.response.start":
+        if message["type"] == "http.response.start" and not self._body_read.is_set():
             with trio.move_on_after(patience):
                 await self._body_read.wait()
         self._answered = message["type"] == "http.response.body" and not message.get("more_body", False)

@@ -7,22 +7,25 @@ slow client delays nobody.
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
 from daemon.clients.auth import Role
-from daemon.clients.commands import Commands, Ping, carry_out, decode
+from daemon.clients.commands import Command, Commands, Ping, carry_out, decode
 from daemon.clients.hub import Client, Hub
 from daemon.clients.stream import ClientStream
 from daemon.config import Config
 from daemon.errors import CallerError
 from daemon.journal.cursor import Cursor, EndOfJournal
+from daemon.journal.frames import close_frame
 from daemon.journal.journal import Gap, Journal
 from daemon.journal.present import Present
 
-TOO_SLOW, TOO_MANY = 4001, 4503
+TOO_SLOW, VIOLATION, TOO_MANY = 4001, 4502, 4503
+_VIOLATIONS = {1002, 1007}  # what wsproto says of a frame that no client may send
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ async def serve_client(stream: ClientStream, role: Role, place: Place, audience:
         with trio.move_on_after(config.head_deadline) as opening:  # wrap_server_stream may wait for ever (D17)
             request = await wrap_server_stream(nursery, stream, message_queue_size=1, max_message_size=config.max_frame)
             ws = await request.accept()
+            stream.last_word = partial(_last_word, ws)
         if opening.cancelled_caught:
             nursery.cancel_scope.cancel()
             return
@@ -139,16 +143,24 @@ async def _receive(ws: WebSocketConnection, stream: ClientStream, client: Client
     while True:
         message = await ws.get_message()
         try:
-            command = decode(message)
+            command = _decode_for(client.role, message)
             if isinstance(command, Ping):
                 reply = journal.live_frame("pong")
-            elif client.role is not Role.control:
-                raise CallerError("forbidden", 403, "this token may watch, not act")
             else:
                 reply = journal.live_frame("ack", **carry_out(command, audience.commands, client.client_id))
         except CallerError as error:
             reply = journal.live_frame("error", code=error.code, detail=error.detail)
         await stream.send_frames(reply, lambda: ws.closed)
+
+
+def _decode_for(role: Role, message: str | bytes) -> Command:
+    """A frame as a command that this role may give."""
+    if role is Role.control:
+        return decode(message)
+    with suppress(CallerError):
+        if isinstance(command := decode(message), Ping):
+            return command
+    raise CallerError("forbidden", 403, "this token may watch, not act")
 
 
 async def _keep_alive(ws: WebSocketConnection, config: Config) -> Close:
@@ -158,6 +170,13 @@ async def _keep_alive(ws: WebSocketConnection, config: Config) -> Close:
             await ws.ping()
         if waiting.cancelled_caught:
             return Close(TOO_SLOW, "no answer to a ping")
+
+
+def _last_word(ws: WebSocketConnection) -> bytes:
+    """The close for a peer that broke the protocol: trio-websocket would end the connection without one."""
+    if ws.closed is None or ws.closed.code not in _VIOLATIONS:
+        return b""
+    return close_frame(VIOLATION, "protocol violation")
 
 
 async def _close(ws: WebSocketConnection, close: Close, grace: float) -> None:

@@ -5,15 +5,21 @@ trio-websocket writes its handshake, pongs and closes through `send_all`; the jo
 followed by another one.
 """
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
+
+_CLOSE = b"\x88"  # the first byte of a WebSocket close
+_LINGER = 0.5  # s
 
 
 class ClientStream(trio.abc.HalfCloseableStream):
     """A stream with a read-ahead and a deadline on progress."""
 
     def __init__(self, stream: trio.abc.HalfCloseableStream, *, send_deadline: float) -> None:
+        self.last_word: Callable[[], bytes] = bytes  # what is still to be sent when the stream is closed, if no close was
         self.evicted = False  # it took nothing for `send_deadline` seconds
         self._stream = stream
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
@@ -22,6 +28,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
         self._ahead = b""
         self._broken = False
         self._closed = False
+        self._close_sent = False
 
     def put_back(self, data: bytes) -> None:
         """The next `receive_some` gives these bytes first."""
@@ -37,6 +44,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:  # noqa: D102
         async with self._lock:
+            self._close_sent = self._close_sent or data[:1] == _CLOSE
             await self._send(data)
 
     async def send_frames(self, data: bytes, closed: Callable[[], object]) -> bool:
@@ -52,6 +60,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
             raise trio.ClosedResourceError
         if self._broken:
             raise trio.BrokenResourceError("an earlier write was cut short")
+        await trio.lowlevel.checkpoint()
         try:
             if self._socket is None:
                 with trio.fail_after(self._send_deadline):
@@ -59,8 +68,11 @@ class ClientStream(trio.abc.HalfCloseableStream):
                 return
             view = memoryview(data)
             while view:
-                with trio.fail_after(self._send_deadline):  # renewed with each bit of progress
-                    view = view[await self._socket.send(view) :]
+                try:  # at once: a scope and two trips through the scheduler for each write would cost more than the write
+                    view = view[os.write(self._socket.fileno(), view) :]
+                except BlockingIOError:
+                    with trio.fail_after(self._send_deadline):  # renewed with each bit of progress
+                        await trio.lowlevel.wait_writable(self._socket)
         except trio.TooSlowError:
             self.evicted = True
             await self._abort()
@@ -85,5 +97,11 @@ class ClientStream(trio.abc.HalfCloseableStream):
             await self._stream.send_eof()
 
     async def aclose(self) -> None:  # noqa: D102
+        if not self._closed and not self._close_sent and (last := self.last_word()):
+            with trio.move_on_after(_LINGER), suppress(trio.BrokenResourceError):
+                await self.send_all(last)
+                await self._stream.send_eof()
+                while await self._stream.receive_some(65536):  # closed upon unread bytes, the last word could be lost
+                    pass
         self._closed = True
         await self._stream.aclose()

@@ -9,6 +9,7 @@ import struct
 import msgspec
 
 _TEXT_FIN = 0x81
+_CLOSE_FIN = 0x88
 _SHORT = struct.Struct("!BB")
 _MEDIUM = struct.Struct("!BBH")
 _LONG = struct.Struct("!BBQ")
@@ -22,6 +23,12 @@ def frame(payload: bytes) -> bytes:
     if size < 65536:
         return _MEDIUM.pack(_TEXT_FIN, 126, size) + payload
     return _LONG.pack(_TEXT_FIN, 127, size) + payload
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """A close with its code and a reason of less than 124 bytes."""
+    payload = code.to_bytes(2, "big") + reason.encode()
+    return _SHORT.pack(_CLOSE_FIN, len(payload)) + payload
 
 
 def header_size(frame_size: int) -> int:

@@ -25,7 +25,7 @@ from daemon.journal.segment import Segment
 CHUNK_BYTES = (
     256 * 1024
 )  # a read this long delays the clients of other sessions by 3 ms at the most (docs/performance.md)
-RING_BYTES = 256 * 1024
+RING_BYTES = 64 * 1024  # a client that falls off it reads the file, which costs little
 RING_EVENTS = 2048
 _EVERYTHING = 1 << 62
 

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 import trio
 
-from daemon.errors import CallerError
+from daemon.config import Config
+from daemon.errors import CallerError, invalid_request
+
+_MAX_MESSAGE_ID = 128
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,18 @@ class Prompt:
 
     message: str
     message_id: str
+
+
+def check_prompt(message: str, message_id: str | None, config: Config) -> None:
+    """Refuse what cannot be a prompt."""
+    if not message.strip() or len(message) > config.max_message:
+        raise invalid_request(f"a message has 1 to {config.max_message} characters and is not blank")
+    if message_id is not None and not 0 < len(message_id) <= _MAX_MESSAGE_ID:
+        raise invalid_request(f"a message_id has 1 to {_MAX_MESSAGE_ID} characters")
+    try:
+        (message + (message_id or "")).encode()
+    except UnicodeEncodeError:
+        raise invalid_request("a message is text that UTF-8 can hold") from None
 
 
 class Mailbox:

@@ -1,4 +1,4 @@
-"""Sessions that were alive when an earlier daemon ended, crashed or killed: what their records and journals say from then on."""
+"""After a crash: the sessions that an earlier daemon left alive, and the journals that it left half written."""
 
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +10,7 @@ import trio
 
 from daemon.config import Config
 from daemon.errors import WorldError
-from daemon.journal.journal import Frames, Journal, load_journal
+from daemon.journal.journal import Frames, Journal, Recovery, load_journal
 from daemon.journal.store import Store
 from daemon.sessions.lifecycle import LIVE, TERMINAL, Reason, Status
 from daemon.sessions.record import Record
@@ -36,6 +36,32 @@ async def recover(store: Store, config: Config) -> None:
         store.save(record.session_id, record.status, record.encode())
         if record.status is Status.interrupted:
             log.info("interrupted_found", session_id=record.session_id)
+
+
+async def open_proven(record: Record, folder: Path, config: Config) -> Journal:
+    """A session's journal for its next run. What a crash left of it is cut back to what can be proven, and the log says so.
+
+    Proving a long journal takes a while, so it is done in a thread; what the thread opened is never lost to a cancellation.
+    """
+    opened: list[tuple[Journal, Recovery]] = []
+
+    def load() -> None:
+        opened.append(load_journal(record.session_id, folder, limit=config.journal_limit, writable=True))
+
+    try:
+        if record.offset:
+            await trio.to_thread.run_sync(load)
+        else:
+            load()
+    except BaseException:
+        for journal, _ in opened:
+            journal.close()
+        raise
+    journal, found = opened[0]
+    if found.cut or found.damaged:
+        detail = found.cut or f"{found.damaged} damaged"
+        log.warning("journal_recovered", session_id=record.session_id, events=found.events, detail=detail)
+    return journal
 
 
 def _close_journal(record: Record, folder: Path, limit: int) -> None:

@@ -22,9 +22,10 @@ from daemon.journal.journal import Journal, load_journal
 from daemon.journal.store import Store
 from daemon.services import Services, open_services
 from daemon.sessions.lifecycle import Reason, Status
+from daemon.sessions.mailbox import check_prompt
 from daemon.sessions.record import Record, SessionView, Settings, view_of
 from daemon.sessions.recovery import recover
-from daemon.sessions.session import Session, check_prompt, open_session
+from daemon.sessions.session import Session, open_session
 from tunnel import TunnelProvider
 
 log = structlog.get_logger()
@@ -46,7 +47,7 @@ class Asked(msgspec.Struct, kw_only=True):
     timeout: Annotated[float, msgspec.Meta(gt=0, le=31_536_000, description="seconds the session may live")] | None = (
         None
     )
-    token_budget: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    token_budget: Annotated[int, msgspec.Meta(ge=1, le=1 << 53)] | None = None
 
 
 class Accepted(NamedTuple):

@@ -20,23 +20,23 @@ from daemon.clients.client import Audience
 from daemon.clients.hub import Hub
 from daemon.clients.port import Port, open_port
 from daemon.config import Config
-from daemon.errors import CallerError, FootlightError, JournalFull, WorldError, first_cause, invalid_request
+from daemon.errors import CallerError, FootlightError, JournalFull, WorldError, first_cause
 from daemon.journal.events import utc_now
-from daemon.journal.journal import Journal, Recovery, load_journal
+from daemon.journal.journal import Journal
 from daemon.journal.present import Present
 from daemon.journal.store import Store
 from daemon.occupancy import Occupancy
 from daemon.services import open_services
 from daemon.sessions.lifecycle import STEP_OF, TRANSITIONS, Phase, Reason, Status, Step, advance, shown
-from daemon.sessions.mailbox import Mailbox
+from daemon.sessions.mailbox import Mailbox, check_prompt
 from daemon.sessions.record import Failure, Record, SessionView, view_of
+from daemon.sessions.recovery import open_proven
 from daemon.workspace.files import open_workspace
 from tunnel import Tunnel, TunnelError, TunnelProvider
 from tunnel.probe import verify
 
 log = structlog.get_logger()
 
-_MAX_MESSAGE_ID = 128
 _UNKNOWN = Failure("internal_error", "the session failed; the log says more")
 
 
@@ -245,18 +245,6 @@ class Session:
             self.reason, self.detail = reason, detail
 
 
-def check_prompt(message: str, message_id: str | None, config: Config) -> None:
-    """Refuse what cannot be a prompt."""
-    if not message.strip() or len(message) > config.max_message:
-        raise invalid_request(f"a message has 1 to {config.max_message} characters and is not blank")
-    if message_id is not None and not 0 < len(message_id) <= _MAX_MESSAGE_ID:
-        raise invalid_request(f"a message_id has 1 to {_MAX_MESSAGE_ID} characters")
-    try:
-        (message + (message_id or "")).encode()
-    except UnicodeEncodeError:
-        raise invalid_request("a message is text that UTF-8 can hold") from None
-
-
 def _failure(error: BaseException) -> Failure:
     """What may be said of an error to everyone; the rest is for the log."""
     if isinstance(error, (WorldError, TunnelError)):
@@ -277,7 +265,7 @@ async def open_session(
     home = config.session_dir(session.session_id)
     with (
         open_workspace(home / "workspace", max_file=config.max_file) as workspace,
-        closing(await _open_journal(session, home / "journal", config)) as journal,
+        closing(await open_proven(session.record, home / "journal", config)) as journal,
     ):
         present, hub = Present(), Hub(journal)
         try:
@@ -316,29 +304,6 @@ async def open_session(
         finally:
             await _farewell(session, journal, hub, config.drain_grace)
             session.save()
-
-
-async def _open_journal(session: Session, folder: Any, config: Config) -> Journal:
-    """Proving a long journal takes a while, so it is done in a thread; what the thread opened is never lost to a cancellation."""
-    opened: list[tuple[Journal, Recovery]] = []
-
-    def load() -> None:
-        opened.append(load_journal(session.session_id, folder, limit=config.journal_limit, writable=True))
-
-    try:
-        if session.record.offset:
-            await trio.to_thread.run_sync(load)
-        else:
-            load()
-    except BaseException:
-        for journal, _ in opened:
-            journal.close()
-        raise
-    journal, recovery = opened[0]
-    if recovery.cut or recovery.damaged:
-        detail = recovery.cut or f"{recovery.damaged} damaged"
-        log.warning("journal_recovered", session_id=session.session_id, events=recovery.events, detail=detail)
-    return journal
 
 
 def _begin(session: Session, journal: Journal) -> None:

@@ -1,6 +1,5 @@
 """One session's agent on a real journal, workspace and store, talking by HTTP to the scripted model."""
 
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from itertools import pairwise
@@ -133,18 +132,10 @@ async def open_stage(folder: Path, script: str | None = None, **settings: Any) -
         path = folder / "script.toml"
         path.write_text(script if script.lstrip().startswith("name") else f'name = "test"\n{script}')
     config = make_config(folder, **{"script": path, "model_retries": 0, "delta_window": 0.0, **settings})
-    with trio.fail_after(30), closing(Store(folder / "footlight.db")) as store, _broken_streams():
+    with trio.fail_after(30), closing(Store(folder / "footlight.db")) as store:
         async with open_models(config) as models:
             await models.client("scripted")  # the slow import is no part of a turn
             yield Stage(folder, config, store, models)
-
-
-@contextmanager
-def _broken_streams() -> Iterator[None]:
-    """Where a stream breaks, the SDK drops its generators before they have ended, of which Trio warns."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Async generator '(anthropic|httpx2|httpcore2)", ResourceWarning)
-        yield
 
 
 def check_conversation(messages: list[dict[str, Any]]) -> None:

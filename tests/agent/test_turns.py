@@ -13,6 +13,9 @@ from daemon.agent.turns import INTERRUPTED, UNKNOWN
 from daemon.sessions.record import Usage
 from daemon.workspace import beneath
 
+# Where a stream breaks, the SDK drops its generators before they have ended, of which Trio warns.
+pytestmark = pytest.mark.filterwarnings("ignore:Async generator '(anthropic|httpx2|httpcore2):ResourceWarning")
+
 BUILD = '''
 [[turn]]
 pattern = "build"
@@ -33,6 +36,16 @@ input = { file_path = "index.html", old_string = "Up", new_string = "Top" }
 [[turn.step.tool]]
 name = "read"
 input = { file_path = "index.html" }
+[[turn.step]]
+text = "Done."
+
+[[turn]]
+pattern = "small"
+[[turn.step]]
+text = "One file."
+[[turn.step.tool]]
+name = "write"
+input = { file_path = "index.html", content = "<title>One</title>" }
 [[turn.step]]
 text = "Done."
 
@@ -299,13 +312,18 @@ async def test_refused_request_fails_the_turn_and_not_the_session(tmp_path, stat
 
 @pytest.mark.parametrize("kind", BROKEN)
 async def test_broken_stream_fails_the_turn_and_not_the_session(tmp_path, kind):
-    for place in PLACES:
-        deadline = 0.5 if kind == "silence" else 20.0
-        async with (
-            open_stage(tmp_path, faulty(place, f'kind = "{kind}"'), event_deadline=deadline) as stage,
-            stage.play(place) as play,
-        ):
+    deadline = 0.7 if kind == "silence" else 20.0
+
+    async def fail(place: str) -> None:
+        folder = tmp_path / place
+        folder.mkdir()
+        script = faulty(place, f'kind = "{kind}"')
+        async with open_stage(folder, script, event_deadline=deadline) as stage, stage.play(place) as play:
             await fail_and_go_on(play, place, BROKEN[kind], retryable=True)
+
+    async with trio.open_nursery() as nursery:
+        for place in PLACES:
+            nursery.start_soon(fail, place)
 
 
 async def test_partial_text_of_a_failed_turn_is_said_to_the_model(tmp_path):
@@ -400,8 +418,9 @@ async def test_interrupt_while_a_tool_runs_lets_it_finish_and_starts_no_other(tm
     began, go_on = trio.Event(), threading.Event()
 
     def slow(root: int, path: str, flags: int, mode: int) -> int:
-        trio.from_thread.run_sync(began.set)
-        assert go_on.wait(5)
+        if not go_on.is_set():
+            trio.from_thread.run_sync(began.set)
+            assert go_on.wait(5)
         return beneath.open_beneath(root, path, flags, mode)
 
     async def tool_runs() -> None:
@@ -447,10 +466,10 @@ async def test_interrupt_between_turns_does_nothing(tmp_path):
 async def test_turn_cancelled_at_any_step_is_complete_and_can_be_followed(tmp_path):
     async with open_stage(tmp_path, BUILD) as stage:
         step, steps = 0, 1
-        while steps > step:
+        while steps >= step:  # fewer: it ran to its end
             step += 1
             async with stage.play(f"s{step}") as play:
-                steps = await steps_of(lambda play=play: play.prompt("build it"), at=step)
+                steps = await steps_of(lambda play=play: play.prompt("small"), at=step)
                 events = play.journaled()
                 if events:  # cancelled at its first step, it has not begun
                     assert kinds(events)[0] == "turn_start"
@@ -459,7 +478,7 @@ async def test_turn_cancelled_at_any_step_is_complete_and_can_be_followed(tmp_pa
                 uses, results = play.of("claude_tool_use"), play.of("claude_tool_result")
                 assert [use["tool_use_id"] for use in uses] == [result["tool_use_id"] for result in results]
                 finished = [result["tool_use_id"] for result in results if not result["is_error"]]
-                changed = [use["input"]["file_path"] for use in uses[:3] if use["tool_use_id"] in finished]
+                changed = [use["input"]["file_path"] for use in uses if use["tool_use_id"] in finished]
                 assert [path for data in play.of("files_changed") for path in data["paths"]] == changed
                 check_conversation(play.conversation.messages)
                 assert play.kept() == play.conversation.messages

@@ -19,6 +19,10 @@ def test_cursor_reads_history_and_follows_when_caught_up(written):
     note(written, "three")
     assert drained(cursor) == [2, "live", 3]
     assert cursor.offset == 3
+    for word in ("four", "five"):
+        assert drained(cursor) == []
+        say(written, word)
+        assert drained(cursor) == [word]
 
 
 def test_cursor_begins_after_its_offset(written):
@@ -147,6 +151,18 @@ async def test_read_ends_when_the_journal_has_ended_and_all_is_read(written, aut
             note(written, "two")
             written.end()
         assert told == [1, 2, "end"]
+
+
+async def test_waiting_read_ends_when_the_journal_ends(written, autojump_clock):
+    async def follow() -> None:
+        with pytest.raises(EndOfJournal):
+            await Cursor(written, 0).read()
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            await wait_all_tasks_blocked()
+            written.end()
 
 
 async def test_history_is_read_before_the_end_when_the_journal_has_ended(written):

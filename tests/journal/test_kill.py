@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.journal.history import held, opened
+from daemon.journal.journal import Gap
+from tests.journal.history import file_of, held, note, opened, texts
 
 KILLS = 40
 LIMIT = 1 << 30
@@ -22,6 +23,34 @@ while True:
     offset = journal.offset + 1
     assert journal.append("files_changed", paths=[f"{offset}:" + "x" * (offset * 7919 % 5000)]) == offset
     os.write(1, b"%d\\n" % offset)
+"""
+
+OPENER = """
+import os, shutil, signal, sys
+from pathlib import Path
+from daemon.journal.journal import load_journal
+
+def kill_at(step):
+    left = step
+    def hook(event, args):
+        nonlocal left
+        if event == "open" or event.startswith("os."):
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(hook)
+
+damaged, folder, step, status = Path(sys.argv[1]), Path(sys.argv[2]), 0, -1
+while status:
+    step += 1
+    shutil.copytree(damaged, folder / str(step))
+    child = os.fork()
+    if not child:
+        kill_at(step)
+        load_journal("s", folder / str(step), limit=1 << 20, writable=True)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert status in (0, signal.SIGKILL), status
 """
 
 
@@ -47,6 +76,27 @@ def check(folder: Path, limit: int, told: int) -> None:
         for event in found:
             offset = event["offset"]
             assert event["data"]["paths"] == [f"{offset}:" + "x" * (offset * 7919 % 5000)]
+
+
+def test_epoch_changes_and_the_rest_is_kept_when_opening_is_killed_at_any_step(tmp_path):
+    """At every call that opens, cuts or renames a file, while the end of a journal is cut off and its index repaired."""
+    damaged, tries = tmp_path / "damaged", tmp_path / "tries"
+    with opened(damaged) as (journal, _):
+        epoch = journal.epoch
+        for word in ("one", "two", "three", "four"):
+            note(journal, word)
+        size = len(journal.read(0, max_events=1).data)
+    frames = file_of(damaged, 1, "frames")
+    data = bytearray(frames.read_bytes()[:-1])
+    data[size + 20] ^= 1  # the second event
+    frames.write_bytes(data)
+    subprocess.run([sys.executable, "-c", OPENER, str(damaged), str(tries)], check=True, timeout=60)
+    folders = list(tries.iterdir())
+    assert len(folders) > 6
+    for folder in folders:
+        with opened(folder) as (journal, _):
+            assert texts(held(journal)) == ["one", Gap(2, 2), "three"]
+            assert journal.epoch != epoch
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from daemon.journal import frames, journal
 from daemon.journal.cursor import Cursor
@@ -38,6 +38,7 @@ class Journals(RuleBasedStateMachine):
         self.appended: list[str] = []
         self.shown: list[tuple[int | str, int]] = []  # an offset or a live text, and the size of its frame
         self.all: list[Follower] = []
+        self.reopened_at = 0
 
     @rule(size=st.integers(0, 900))
     def append(self, size: int) -> None:
@@ -53,6 +54,7 @@ class Journals(RuleBasedStateMachine):
         say(self.written, text)
         self.shown.append((text, len(self.written.live_frame("tool_output", tool_use_id="t", position=0, text=text))))
 
+    @precondition(lambda self: len(self.all) < 3)
     @rule(target=followers, data=st.data())
     def follow(self, data: st.DataObject) -> Follower:
         follower = Follower(self.written, data.draw(st.integers(0, len(self.appended))))
@@ -62,6 +64,13 @@ class Journals(RuleBasedStateMachine):
     @rule(follower=followers)
     def read(self, follower: Follower) -> None:
         self._read(follower)
+
+    @rule()
+    def catch_up(self) -> None:
+        for follower in self.all:
+            while self._read(follower):
+                pass
+            assert follower.offset == len(self.appended)
 
     def _read(self, follower: Follower) -> bool:
         """One read, judged; whether there was anything."""
@@ -85,8 +94,10 @@ class Journals(RuleBasedStateMachine):
         follower.place = len(self.shown) if caught_up else None
         return chunk is not None
 
+    @precondition(lambda self: len(self.shown) > self.reopened_at + 8)
     @rule()
     def reopen(self) -> None:
+        self.reopened_at = len(self.shown)
         self.written.close()
         self.written, recovery = load_journal("s", Path(self.folder.name), limit=self.limit, writable=True)
         assert (recovery.cut, recovery.damaged, self.written.epoch) == (None, 0, self.epoch)
@@ -105,12 +116,11 @@ class Journals(RuleBasedStateMachine):
         assert sum(path.stat().st_size for path in self.written.folder.glob("*.frames")) <= self.limit
 
     def teardown(self) -> None:
-        for follower in self.all:
-            while self._read(follower):
-                pass
-            assert follower.offset == len(self.appended)
-        self.written.close()
-        self.folder.cleanup()
+        try:
+            self.catch_up()
+        finally:
+            self.written.close()
+            self.folder.cleanup()
 
     def _ring_reaches(self, place: int) -> bool:
         since = [size for _, size in self.shown[place:]]

@@ -185,6 +185,14 @@ def test_lost_event_stays_lost_when_the_end_is_cut_too(copy, sound):
     copy.check([WORDS[0], Gap(2, 2), WORDS[2]], end_may_have_been_seen=True)
 
 
+def test_nothing_is_lost_when_sound_records_stand_in_the_wrong_places(copy):
+    index = copy.contents["index"]
+    first, second, rest = index[: RECORD.size], index[RECORD.size : RECORD.size * 2], index[RECORD.size * 2 :]
+    for wrong in (second + first + rest, first + first + rest, second + rest):
+        copy.damage(index=wrong)
+        copy.check(WORDS, end_may_have_been_seen=False)
+
+
 def test_segment_ends_where_neither_record_nor_frame_is_sound(copy, sound):
     frames = flipped(copy.contents["frames"], sound[1][1], 1)
     copy.damage(frames=frames, index=flipped(copy.contents["index"], RECORD.size * 2, 1))

@@ -10,8 +10,8 @@ from trio_websocket import HandshakeError
 from daemon.clients.follow import follow, open_client
 from daemon.errors import Bug, CallerError
 from daemon.journal.store import Store
-from daemon.sessions.lifecycle import Reason, Status
-from daemon.sessions.record import Record, Settings
+from daemon.sessions.lifecycle import Reason
+from daemon.sessions.record import Record
 from daemon.sessions.registry import Asked
 from tests.sessions.house import (
     Crashes,
@@ -21,7 +21,6 @@ from tests.sessions.house import (
     journaled_until,
     nothing_left,
     open_sessions,
-    watching,
     write_script,
 )
 from tests.support import events_until, journaled, kinds, leftovers
@@ -255,86 +254,6 @@ async def test_session_opened_again_may_be_given_other_settings(tmp_path, hello)
         assert (settings.system, settings.timeout, settings.token_budget) == ("", 50.0, 7000)
 
 
-# --- after a crash of the daemon
-
-
-async def test_recovery_says_once_that_a_session_was_interrupted(tmp_path, silent):
-    first, copy = tmp_path / "first", tmp_path / "copy"
-    async with open_sessions(first, script=silent) as registry:
-        await registry.chat(more("hi", message_id="m1"))
-        await journaled_until(registry, "abc", "turn_start")
-        await registry.chat(more("later", message_id="m2"))
-        shutil.copytree(first, copy)
-    for _ in range(3):
-        async with open_sessions(copy, script=silent) as registry:
-            view, events = registry.get("abc"), await history(registry, "abc")
-            assert (view.status, view.offset, view.websocket_url) == ("interrupted", len(events), None)
-            assert kinds(events).count("session_end") == 1
-            assert events[-1]["data"] == {
-                "reason": "interrupted",
-                "turn_count": 1,
-                "detail": "the daemon ended while the session was alive",
-                "processes_killed": 0,
-            }
-    async with open_sessions(copy, script=silent) as registry:
-        assert (await registry.chat(more("hi", message_id="m1"))).accepted == "duplicate"
-        assert (await registry.chat(more("later", message_id="m2"))).accepted == "queued"
-
-
-@pytest.mark.parametrize("reason", [Reason.stopped, Reason.shutdown, Reason.completed])
-async def test_recovery_of_a_session_that_had_said_its_end_adds_no_other(tmp_path, hello, reason):
-    first, copy = tmp_path / "first", tmp_path / "copy"
-    async with open_sessions(first, script=hello) as registry:
-        await registry.chat(HI)
-        await journaled_until(registry, "abc", "ready_for_input")
-        session = registry._live["abc"]
-
-        def copy_once_ended() -> None:
-            if session.journal.ended and not copy.exists():
-                shutil.copytree(first, copy)
-
-        with watching(copy_once_ended):
-            ended = await registry.stop("abc", reason)
-            told = await history(registry, "abc")
-    async with open_sessions(copy, script=hello) as registry:
-        assert registry.get("abc").status == ended.status
-        assert await history(registry, "abc") == told
-
-
-async def test_recovery_of_a_session_that_was_just_opened_again_adds_nothing(tmp_path, hello):
-    first, copy = tmp_path / "first", tmp_path / "copy"
-    async with open_sessions(first, script=hello) as registry:
-        await registry.chat(HI)
-        await registry.stop("abc")
-        told = await history(registry, "abc")
-        await registry.chat(more("again"))
-        shutil.copytree(first, copy)  # its task has not had its first step
-    async with open_sessions(copy, script=hello) as registry:
-        assert registry.get("abc").status == "interrupted"
-        assert await history(registry, "abc") == told
-
-
-@pytest.mark.parametrize("what", ["folder", "index"])
-async def test_recovery_of_one_session_with_an_unusable_journal_keeps_no_other_from_starting(tmp_path, hello, what):
-    now = "2026-11-22T10:30:00.000Z"
-    with closing(Store(tmp_path / "footlight.db")) as store:
-        for name in ("bad", "good"):
-            record = Record(
-                session_id=name, created_at=now, last_activity=now, expires_at=None, settings=Settings(model="scripted")
-            )
-            store.save(name, Status.running, record.encode())
-    journal = tmp_path / "sessions" / "bad" / "journal"
-    if what == "folder":
-        journal.parent.mkdir(parents=True)
-        journal.write_text("in the way")
-    else:
-        (journal / "abcdef" / "000000000001.index").mkdir(parents=True)
-    async with open_sessions(tmp_path, script=hello) as registry:
-        assert {registry.get(name).status for name in ("bad", "good")} == {Status.interrupted}
-        await registry.chat(Asked(message="hi", session_id="good"))
-        await journaled_until(registry, "good", "ready_for_input")
-
-
 # --- sessions apart from each other
 
 
@@ -502,6 +421,16 @@ async def test_unknown_session_is_not_found_whatever_is_asked_of_it(tmp_path, he
             with pytest.raises(CallerError) as refused:
                 await call()
             assert (refused.value.code, refused.value.status) == ("session_not_found", 404)
+
+
+async def test_session_that_has_not_begun_to_run_is_stopped_whatever_the_reason(tmp_path, hello):
+    async with open_sessions(tmp_path, script=hello) as registry:
+        before = leftovers()
+        await registry.chat(HI)
+        view = await registry.stop("abc", Reason.completed)
+        assert view.status == "stopped"
+        assert (await history(registry, "abc"))[-1]["data"]["reason"] == "stopped"
+        await nothing_left(before)
 
 
 async def test_wait_answers_as_soon_as_there_is_a_url_or_an_end(tmp_path, hello):

@@ -112,15 +112,6 @@ async def start_session(client: httpx2.AsyncClient, **body: Any) -> dict[str, An
     return view
 
 
-async def turn_over(client: httpx2.AsyncClient, session_id: str, turn: int = 1) -> None:
-    """Wait until a session has been through its turn."""
-    while True:
-        page = (await client.get(f"/api/sessions/{session_id}/events", params={"limit": 10_000})).json()
-        if any(each["event"] == "ready_for_input" and each["data"]["turn"] == turn for each in page["events"]):
-            return
-        await trio.sleep(0.02)
-
-
 def unsent(local_port: int, remote_port: int) -> int:
     """Bytes that a connection of this machine holds because its peer takes none (its kernel send queue)."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
@@ -131,9 +122,10 @@ def unsent(local_port: int, remote_port: int) -> int:
     return 0
 
 
-def long_script(path: Path, characters: int, steps: int) -> Path:
-    """A script whose one turn says more than the kernel's buffers of a connection hold."""
-    step = f"[[turn.step]]\ntext = '{'x' * characters}'\n[[turn.step.tool]]\nname = 'read'\ninput = {{ file_path = 'none' }}\n"
-    head = f"name = 'long'\n[pace]\nchunk_characters = {characters}\n[[turn]]\n"
-    path.write_text(head + step * steps + "[[turn.step]]\ntext = 'done'\n")
-    return path
+async def start_long_session(client: httpx2.AsyncClient) -> dict[str, Any]:
+    """A session whose history is longer than what the kernel holds for a connection: 8 MB of prompts that wait."""
+    view = await start_session(client)
+    for number in range(80):
+        body = {"session_id": view["session_id"], "message": f"{number} " + "x" * 99_000}
+        assert (await client.post("/api/chat", json=body)).status_code == 200
+    return view

@@ -5,21 +5,21 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import trio
-from trio_websocket import open_websocket_url
 
+from daemon.clients.follow import open_client
 from tests.support import all_events, api, events_until, kinds
 from tests.system.processes import (
     Footlight,
-    long_script,
     processes_of_session,
     refuses,
     serving,
+    start_long_session,
     start_session,
-    turn_over,
     unsent,
 )
 
@@ -76,7 +76,7 @@ async def test_busy_session_is_ended_and_its_clients_are_told(tmp_path, number):
             view = await start_session(client)
             for url in (view["websocket_url"], view["watch_url"]):
                 nursery.start_soon(follow, url)
-            async with open_websocket_url(view["websocket_url"]) as ws:
+            async with open_client(view["websocket_url"]) as ws:
                 await events_until(ws, lambda event: event["event"] == "claude_text_delta")
             await ends_clean(footlight, number, urlsplit(view["websocket_url"]).port)
     assert len(told) == 2
@@ -87,81 +87,53 @@ async def test_busy_session_is_ended_and_its_clients_are_told(tmp_path, number):
         assert "turn_complete" in kinds(events)
 
 
-async def _stalled_websocket(tmp_path, number):
-    script = long_script(tmp_path / "long.toml", 1_000_000, 12)
-    async with (
-        serving(tmp_path / "state", "--script-pace", "0", "--script", str(script)) as footlight,
-        api(footlight.url) as client,
-    ):
-        view = await start_session(client)
-        await turn_over(client, view["session_id"])
-        parts = urlsplit(view["websocket_url"])
-        head = (
-            f"GET /ws?{parts.query} HTTP/1.1\nHost: {parts.netloc}\nConnection: Upgrade\nUpgrade: websocket\n"
-            "Sec-WebSocket-Version: 13\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\n\n"
-        )
-        async with stalled(parts.port, head), trio.open_nursery() as nursery:
-            told = []
-
-            async def follow() -> None:
-                told.append(await all_events(view["watch_url"], offset=view["offset"]))
-
-            nursery.start_soon(follow)
-            await footlight.logged("total clients: 2")
-            await ends_clean(footlight, number, parts.port)
-        assert [(kinds(events)[-1], code) for events, code in told] == [("session_end", 1001)]
-
-
-async def _stalled_event_stream(tmp_path, number):
-    script = long_script(tmp_path / "long.toml", 1_000_000, 12)
-    async with (
-        serving(tmp_path / "state", "--script-pace", "0", "--script", str(script)) as footlight,
-        api(footlight.url) as client,
-    ):
-        view = await start_session(client)
-        await turn_over(client, view["session_id"])
-        path = f"/api/sessions/{view['session_id']}/events"
-        head = f"GET {path} HTTP/1.1\nHost: 127.0.0.1:{footlight.port}\nAccept: text/event-stream\n\n"
-        async with stalled(footlight.port, head):
-            await ends_clean(footlight, number, urlsplit(view["websocket_url"]).port)
-
-
 async def test_stalled_websocket_client_does_not_hold_up_the_end(tmp_path):
+    told = []
+
+    async def follow(url: str, offset: int) -> None:
+        told.append(await all_events(url, offset=offset))
+
     with trio.fail_after(60):
-        await _stalled_websocket(tmp_path, signal.SIGTERM)
+        async with (
+            serving(tmp_path / "state") as footlight,
+            api(footlight.url) as client,
+            trio.open_nursery() as nursery,
+        ):
+            view = await start_long_session(client)
+            parts = urlsplit(view["websocket_url"])
+            head = (
+                f"GET /ws?{parts.query} HTTP/1.1\nHost: {parts.netloc}\nConnection: Upgrade\nUpgrade: websocket\n"
+                "Sec-WebSocket-Version: 13\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\n\n"
+            )
+            async with stalled(parts.port, head):
+                nursery.start_soon(follow, view["watch_url"], 80)
+                await footlight.logged("total clients: 2")
+                await ends_clean(footlight, signal.SIGTERM, parts.port)
+    assert [(kinds(events)[-1], code) for events, code in told] == [("session_end", 1001)]
 
 
-async def test_stalled_event_stream_does_not_hold_up_the_end(tmp_path):
+@SIGNALS
+async def test_stalled_event_stream_does_not_hold_up_the_end(tmp_path, number):
     with trio.fail_after(60):
-        await _stalled_event_stream(tmp_path, signal.SIGINT)
-
-
-@pytest.mark.slow
-async def test_stalled_websocket_client_does_not_hold_up_an_interrupt(tmp_path):
-    with trio.fail_after(60):
-        await _stalled_websocket(tmp_path, signal.SIGINT)
-
-
-@pytest.mark.slow
-async def test_stalled_event_stream_does_not_hold_up_a_termination(tmp_path):
-    with trio.fail_after(60):
-        await _stalled_event_stream(tmp_path, signal.SIGTERM)
+        async with serving(tmp_path / "state") as footlight, api(footlight.url) as client:
+            view = await start_long_session(client)
+            async with stalled(footlight.port, _follow(footlight, view)):
+                await ends_clean(footlight, number, urlsplit(view["websocket_url"]).port)
 
 
 async def test_second_signal_ends_at_once(tmp_path):
-    script = long_script(tmp_path / "long.toml", 1_000_000, 12)
     with trio.fail_after(60):
-        async with (
-            serving(tmp_path / "state", "--script-pace", "0", "--script", str(script)) as footlight,
-            api(footlight.url) as client,
-        ):
-            view = await start_session(client)
-            await turn_over(client, view["session_id"])
-            head = f"GET /api/sessions/{view['session_id']}/events HTTP/1.1\nHost: 127.0.0.1:{footlight.port}\nAccept: text/event-stream\n\n"
-            async with stalled(footlight.port, head):  # so that the first one takes a while
+        async with serving(tmp_path / "state") as footlight, api(footlight.url) as client:
+            view = await start_long_session(client)
+            async with stalled(footlight.port, _follow(footlight, view)):  # so that the first one takes a while
                 footlight.process.send_signal(signal.SIGTERM)
                 await footlight.logged("Shutting down")
                 began = time.monotonic()
                 footlight.process.send_signal(signal.SIGINT)
                 assert await footlight.wait(5) == 130
                 assert time.monotonic() - began < 0.5
+
+
+def _follow(footlight: Footlight, view: dict[str, Any]) -> str:
+    path = f"/api/sessions/{view['session_id']}/events"
+    return f"GET {path} HTTP/1.1\nHost: 127.0.0.1:{footlight.port}\nAccept: text/event-stream\n\n"

@@ -1,0 +1,179 @@
+"""The SDK's clients, and its errors as ours."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import anthropic
+import httpx2
+import msgspec
+import pytest
+import trio
+
+from daemon.agent.models import SCRIPTED, model_error, open_models
+from daemon.agent.tools import definitions
+from daemon.errors import CallerError, ConfigError
+from daemon.testing import test_config as make_config
+from tests.agent.stage import open_stage
+
+ASK = {"model": "claude-x", "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}
+
+
+class Edge:
+    """A server that answers every request by one error, and keeps what it was asked."""
+
+    def __init__(self, status: int, headers: str = "") -> None:
+        self.requests: list[tuple[bytes, dict[str, Any]]] = []
+        self.url = ""
+        self._status = status
+        self._headers = headers
+
+    async def answer(self, stream: trio.SocketStream) -> None:
+        async with stream:
+            data = b""
+            while True:
+                head, found, body = data.partition(b"\r\n\r\n")
+                lines = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:]) if found else {}
+                if found and len(body) >= int(lines[b"content-length"]):
+                    break
+                data += await stream.receive_some(65536)
+            self.requests.append((head, msgspec.json.decode(body)))
+            error = b'{"type": "error", "error": {"type": "some_error", "message": "no"}}'
+            head = f"HTTP/1.1 {self._status} No\r\nConnection: close\r\n{self._headers}Content-Length: {len(error)}\r\n\r\n"
+            await stream.send_all(head.encode() + error)
+
+
+@asynccontextmanager
+async def open_edge(status: int, headers: str = "") -> AsyncIterator[Edge]:
+    edge = Edge(status, headers)
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, edge.answer, 0, host="127.0.0.1"))
+        edge.url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        with trio.fail_after(20):
+            yield edge
+        nursery.cancel_scope.cancel()
+
+
+async def test_model_is_asked_with_the_key_at_the_configured_place(tmp_path):
+    async with open_edge(400) as edge:
+        config = make_config(tmp_path, anthropic_api_key="sk-test", anthropic_base_url=edge.url)
+        async with open_models(config) as models:
+            client = await models.client("claude-x")
+            with pytest.raises(anthropic.BadRequestError):
+                await client.messages.create(**ASK, tools=definitions())
+        [(head, body)] = edge.requests
+        assert head.startswith(b"POST /v1/messages ")
+        assert b"x-api-key: sk-test" in head.lower()
+        assert body["tools"] == list(definitions())
+
+
+@pytest.mark.parametrize(("status", "requests"), [(529, 3), (400, 1), (401, 1)])
+async def test_request_is_tried_again_only_where_that_may_help(tmp_path, status, requests):
+    async with open_edge(status, "retry-after-ms: 1\r\n") as edge:
+        config = make_config(tmp_path, anthropic_api_key="k", anthropic_base_url=edge.url, model_retries=2)
+        async with open_models(config) as models:
+            client = await models.client("claude-x")
+            with pytest.raises(anthropic.APIStatusError):
+                await client.messages.create(**ASK)
+        assert len(edge.requests) == requests
+
+
+async def test_one_client_serves_all_models_of_a_place(tmp_path):
+    async with open_models(make_config(tmp_path, anthropic_api_key="k")) as models:
+        one, other, scripted, again = None, None, None, None
+        async with trio.open_nursery() as nursery:
+
+            async def first() -> None:
+                nonlocal one, scripted
+                one, scripted = await models.client("claude-x"), await models.client(SCRIPTED)
+
+            async def second() -> None:
+                nonlocal other, again
+                again, other = await models.client(SCRIPTED), await models.client("claude-y")
+
+            nursery.start_soon(first)
+            nursery.start_soon(second)
+        assert one is other
+        assert scripted is again
+        assert one is not scripted
+
+
+async def test_proxy_of_the_environment_is_not_asked_for_the_scripted_model(tmp_path, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with open_stage(tmp_path, '[[turn]]\n[[turn.step]]\ntext = "hi"') as stage, stage.play() as play:
+        await play.prompt("hello")
+        assert play.of("turn_complete")[0]["stop_reason"] == "end_turn"
+
+
+async def test_scripted_model_is_gone_with_its_daemon(tmp_path):
+    async with open_models(make_config(tmp_path)) as models:
+        url = str((await models.client(SCRIPTED)).base_url)
+    port = int(url.rstrip("/").rsplit(":", 1)[1])
+    with pytest.raises(OSError):
+        await trio.open_tcp_stream("127.0.0.1", port)
+
+
+async def test_session_without_a_key_is_refused_unless_it_is_scripted(tmp_path):
+    async with open_models(make_config(tmp_path)) as models:
+        models.refuse_unusable(SCRIPTED)
+        with pytest.raises(CallerError) as refused:
+            models.refuse_unusable("claude-x")
+        assert (refused.value.code, refused.value.status) == ("model_unavailable", 503)
+        assert "ANTHROPIC_API_KEY" in refused.value.detail
+    async with open_models(make_config(tmp_path, anthropic_api_key="k")) as models:
+        models.refuse_unusable("claude-x")
+
+
+async def test_bad_script_is_found_at_the_start(tmp_path):
+    (tmp_path / "bad.toml").write_text("name = 3")
+    with pytest.raises(ExceptionGroup) as group:
+        async with open_models(make_config(tmp_path, script=tmp_path / "bad.toml")):
+            pass
+    assert group.group_contains(ConfigError)
+
+
+def status_error(status: int, body: Any) -> anthropic.APIStatusError:
+    request = httpx2.Request("POST", "http://x/v1/messages")
+    return anthropic.APIStatusError("told", response=httpx2.Response(status, request=request), body=body)
+
+
+def told(kind: str) -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": "why"}}
+
+
+REQUEST = httpx2.Request("POST", "http://x")
+
+
+@pytest.mark.parametrize(
+    ("error", "error_type", "retryable", "detail"),
+    [
+        (status_error(529, told("overloaded_error")), "overloaded_error", True, "529: why"),
+        (status_error(429, told("rate_limit_error")), "rate_limit_error", True, "429: why"),
+        (status_error(401, told("authentication_error")), "authentication_error", False, "401: why"),
+        (status_error(502, None), "api_error", True, "502: told"),
+        (status_error(502, "<html>"), "api_error", True, "502: told"),
+        (status_error(400, {"error": "odd"}), "api_error", False, "400: told"),
+        (status_error(200, told("overloaded_error")), "overloaded_error", True, "why"),
+        (status_error(200, told("api_error")), "api_error", True, "why"),
+        (status_error(200, told("invalid_request_error")), "invalid_request_error", False, "why"),
+        (anthropic.APIConnectionError(request=REQUEST), "connection_error", True, "the connection to the model failed"),
+        (httpx2.ReadError("gone"), "connection_error", True, "the connection to the model failed: gone"),
+        (anthropic.AnthropicError("odd"), "api_error", False, "odd"),
+        (KeyError(3), "malformed_answer", True, "the model's answer is malformed"),
+        (trio.TooSlowError(), "silence", True, "the model fell silent"),
+    ],
+)
+def test_error_of_the_model_is_ours(error, error_type, retryable, detail):
+    ours = model_error(error)
+    assert ours is not None
+    assert (ours.code, ours.retryable) == (error_type, retryable)
+    assert ours.detail.startswith(detail)
+
+
+def test_other_errors_stay_what_they_are():
+    assert model_error(OSError("disk")) is None
+    assert model_error(RuntimeError("bug")) is None

@@ -1,0 +1,112 @@
+"""kill -9 in the middle of a stream: what a client had seen is there after a restart, under the same offsets."""
+
+import random
+import signal
+from contextlib import suppress
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+import trio
+from trio_websocket import ConnectionClosed
+
+from daemon.clients.follow import open_client
+from tests.support import api, events_until, journaled, kinds
+from tests.system.processes import Footlight, refuses, serving, start_session
+
+
+async def see_until_gone(url: str, seen: list[dict[str, Any]], *, offset: int = 0) -> None:
+    """Everything that a client gets until the connection breaks; what came is kept as it comes."""
+    async with open_client(f"{url}&offset={offset}") as ws:
+        with suppress(ConnectionClosed):
+            while True:
+                seen.append(msgspec.json.decode(await ws.get_message()))
+
+
+async def kill(footlight: Footlight) -> None:
+    footlight.process.send_signal(signal.SIGKILL)
+    assert await footlight.wait(5) == -signal.SIGKILL
+
+
+async def history(client: httpx2.AsyncClient, session_id: str) -> dict[str, Any]:
+    answer = await client.get(f"/api/sessions/{session_id}/events", params={"limit": 10_000})
+    assert answer.status_code == 200
+    page: dict[str, Any] = answer.json()
+    return page
+
+
+async def kept(client: httpx2.AsyncClient, session_id: str, seen: list[dict[str, Any]]) -> dict[str, Any]:
+    """The session after a crash, when it has been compared with what a client saw; its history."""
+    view = (await client.get(f"/api/sessions/{session_id}")).json()
+    page = await history(client, session_id)
+    events = page["events"]
+    assert view["status"] == "interrupted"
+    assert view["websocket_url"] is None
+    assert page["epoch"] == view["epoch"] == seen[0]["data"]["epoch"]
+    assert [event["offset"] for event in events] == list(range(1, view["offset"] + 1))
+    assert events[: len(journaled(seen))] == journaled(seen)
+    assert events[-1]["event"] == "session_end"
+    assert events[-1]["data"]["reason"] == "interrupted"
+    assert kinds(events).count("session_end") == 1
+    return page
+
+
+async def test_killed_daemon_has_lost_nothing_that_was_seen_and_goes_on(tmp_path):
+    state, seen = tmp_path / "state", []
+    with trio.fail_after(90):
+        async with serving(state, "--script-pace", "5") as footlight, api(footlight.url) as client:
+            view = await start_session(client)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(see_until_gone, view["websocket_url"], seen)
+                async with open_client(view["watch_url"]) as ws:
+                    await events_until(ws, lambda event: event["event"] == "claude_tool_result")
+                    await events_until(ws, lambda event: event["event"] == "claude_text_delta")
+                await kill(footlight)
+            assert "claude_tool_result" in kinds(seen)
+            old = (footlight.port, view["websocket_url"])
+        assert await refuses(old[0])
+
+        async with serving(state, "--script-pace", "0") as footlight, api(footlight.url) as client:
+            session_id = view["session_id"]
+            page = await kept(client, session_id, seen)
+            answer = await client.post("/api/chat", json={"session_id": session_id, "message": "Go on"})
+            assert (answer.status_code, answer.json()["accepted"]) == (200, "queued")
+            again = (await client.get(f"/api/sessions/{session_id}", params={"wait": 20}, timeout=25)).json()
+            assert again["websocket_url"] != old[1]
+            async with open_client(f"{again['websocket_url']}&offset={page['offset']}&epoch={page['epoch']}") as ws:
+                events = await events_until(ws, lambda event: event["event"] == "turn_start")
+            assert [event["offset"] for event in journaled(events)] == [page["offset"] + step for step in (1, 2, 3)]
+            assert kinds(journaled(events)) == ["session_start", "websocket_ready", "turn_start"]
+            assert kinds(events)[0] == "connected"
+            assert not {"replay_reset", "replay_gap"} & {*kinds(events)}
+
+
+async def test_second_daemon_starts_at_once_after_a_kill(tmp_path):
+    with trio.fail_after(60):
+        async with serving(tmp_path / "state") as footlight:
+            await kill(footlight)
+        async with serving(tmp_path / "state") as footlight, api(footlight.url) as client:
+            assert (await client.get("/health")).json()["status"] == "healthy"
+
+
+@pytest.mark.slow
+async def test_twenty_kills_at_any_moment_lose_nothing(tmp_path):
+    """One session, reopened after each kill; its history only ever grows."""
+    state, dice, told = tmp_path / "state", random.Random(20), []
+    print("seed 20")
+    with trio.fail_after(600):
+        for _ in range(20):
+            seen: list[dict[str, Any]] = []
+            async with serving(state, "--script-pace", "20") as footlight, api(footlight.url) as client:
+                if told:
+                    assert (await history(client, "crashed"))["events"][: len(told)] == told
+                view = await start_session(client, session_id="crashed")
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(see_until_gone, view["websocket_url"], seen)
+                    while "claude_text_delta" not in kinds(seen):
+                        await trio.sleep(0.01)
+                    await trio.sleep(dice.random() * 1.5)  # any moment of the turn, or after it
+                    await kill(footlight)
+            async with serving(state) as footlight, api(footlight.url) as client:
+                told = (await kept(client, "crashed", seen))["events"]
