@@ -1,14 +1,15 @@
 # footlight: `make demo` and `make test` work on a fresh Debian or Ubuntu with python3 and make.
-.PHONY: help setup demo test test-slow check format bench binary clean
+.PHONY: help setup bubblewrap demo test test-slow check format bench binary clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SHARED := -c 'from PyInstaller.depend.bindepend import get_python_library_path as find; find()' 2>/dev/null
 SETUP := $(VENV)/.setup-done
 
 help:
 	@echo "make demo       one scripted session, from the first word to the site; needs no account"
-	@echo "make test       the tests (make test-slow: kill loops, the binary)"
+	@echo "make test       the tests (make test-slow: those that take long, among them the binary's)"
 	@echo "make check      format, lint, types"
 	@echo "make bench      the figures of the README, to bench/results.md"
 	@echo "make binary     dist/footlight, one file that needs no Python"
@@ -25,10 +26,13 @@ $(SETUP): pyproject.toml
 demo: setup
 	$(BIN)/footlight demo
 
-test: setup
+bubblewrap:
+	@command -v bwrap >/dev/null || sh .ci/need bubblewrap
+
+test: setup bubblewrap
 	$(BIN)/python -m pytest
 
-test-slow: setup binary
+test-slow: setup bubblewrap binary
 	$(BIN)/python -m pytest -m slow
 
 check: setup
@@ -45,9 +49,12 @@ bench: setup
 
 binary: dist/footlight
 
-dist/footlight: $(SETUP) footlight.spec $(shell find daemon tunnel -name '*.py' -o -path '*/scripts/*' -type f)
+# PyInstaller takes apart libraries with objdump and strip, and packs Python's own shared library.
+dist/footlight: $(SETUP) footlight.spec $(shell find daemon tunnel -type f -not -name '*.pyc')
 	@command -v objdump >/dev/null || sh .ci/need binutils
-	$(BIN)/pyinstaller --log-level WARN --noconfirm --distpath dist --workpath build footlight.spec
+	@$(BIN)/python $(SHARED) || sh .ci/need "$$($(BIN)/python -c 'import sys; print("libpython%d.%d" % sys.version_info[:2])')" \
+		&& $(BIN)/python $(SHARED) || { echo "footlight needs a Python with a shared library for make binary: build it with --enable-shared, or set PYTHON=/usr/bin/python3" >&2; exit 1; }
+	$(BIN)/pyinstaller --log-level ERROR --noconfirm --distpath dist --workpath build footlight.spec
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

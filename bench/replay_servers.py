@@ -8,9 +8,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import structlog
 import trio
 
+from daemon import log
 from daemon.clients.auth import Tokens
 from daemon.clients.client import Audience
 from daemon.clients.hub import Hub
@@ -33,7 +33,7 @@ class _Idle:
 
 def session_ports(connection: Connection, folder: Path) -> None:
     """Two sessions' ports, the replayed one's and a live one's; tells where each is: (port, target)."""
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    log.configure("text", quiet=True)
     trio.run(_session_ports, connection, folder)
 
 

@@ -4,13 +4,15 @@ A line is an event name with fields; the text form is `LINES[name]` filled in. N
 come without their token.
 """
 
+import json
 import logging
 import re
 import sys
-from contextlib import suppress
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
-import structlog
+from daemon.journal.events import utc_now
+
+_NAME = "footlight"
 
 LINES = {
     "request": "[API] {method} {path} - session_id: {session_id}",
@@ -42,45 +44,71 @@ def clean(text: str) -> str:
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def _as_line(_logger: Any, _method: str, event: dict[str, Any]) -> str:
-    name = event.pop("event")
-    level = event.pop("level", "info")
-    error = event.pop("exception", None)
-    if name in LINES:
-        line = LINES[name].format(**{key: clean(str(value)) for key, value in event.items()})
-    else:
-        line = " ".join([name, *(f"{key}={clean(str(value))}" for key, value in event.items())])
-    if level not in {"info", "debug"}:
-        line = line if "WARNING" in line else f"{level.upper()}: {line}"
-    return "\n".join([line, *map(clean, error.split("\n"))]) if error else line
+class Log:
+    """Events with fields, on the standard library's logging."""
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """For whoever looks for the cause of something; not shown."""
+        self._write(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        """What happened."""
+        self._write(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """What somebody should know of."""
+        self._write(logging.WARNING, event, fields)
+
+    def error(self, event: str, *, exc_info: BaseException | None = None, **fields: Any) -> None:
+        """What failed, with the traceback of an error that was not expected."""
+        self._write(logging.ERROR, event, fields, exc_info)
+
+    def _write(self, level: int, event: str, fields: dict[str, Any], error: BaseException | None = None) -> None:
+        self._logger.log(level, event, exc_info=error, extra={"fields": fields})
 
 
-class _Out:
-    """Where lines go; one that cannot be written (a closed terminal, a full disk) is lost and ends nothing."""
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {key: clean(str(value)) for key, value in vars(record)["fields"].items()}
+        if record.msg in LINES:
+            line = LINES[record.msg].format(**fields)
+        else:
+            line = " ".join([record.msg, *(f"{key}={value}" for key, value in fields.items())])
+        if record.levelno > logging.INFO and "WARNING" not in line:
+            line = f"{record.levelname}: {line}"
+        error = self.formatException(record.exc_info).split("\n") if record.exc_info else []
+        return "\n".join([line, *map(clean, error)])
 
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
 
-    def write(self, text: str) -> None:
-        with suppress(OSError, ValueError):  # ValueError: the file was closed
-            self._out.write(text)
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        facts = {
+            "event": record.msg,
+            **vars(record)["fields"],
+            "level": record.levelname.lower(),
+            "timestamp": utc_now(),
+        }
+        if record.exc_info:
+            facts["exception"] = self.formatException(record.exc_info)
+        return json.dumps(facts, default=str)
 
-    def flush(self) -> None:
-        with suppress(OSError, ValueError):
-            self._out.flush()
+
+class _Lines(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """A line that cannot be written (a closed terminal, a full disk) is lost and ends nothing."""
 
 
 def configure(log_format: str, *, out: TextIO | None = None, quiet: bool = False) -> None:
     """Send the log to `out` (stderr where not given), as `text` or `json`; `quiet` keeps warnings and errors alone."""
-    as_json = log_format == "json"
-    processors: list[Any] = [structlog.processors.add_log_level, structlog.processors.format_exc_info]
-    if as_json:
-        processors += [structlog.processors.TimeStamper(fmt="iso", utc=True), structlog.processors.JSONRenderer()]
-    else:
-        processors.append(_as_line)
-    structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Out(out or sys.stderr))),
-        cache_logger_on_first_use=False,
-    )
+    handler = _Lines(out or sys.stderr)
+    handler.setFormatter(_Json() if log_format == "json" else _Text())
+    logger = logging.getLogger(_NAME)
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+log = Log(_NAME)

@@ -12,7 +12,6 @@ from math import inf
 from pathlib import Path
 
 import apsw
-import structlog
 import trio
 
 from daemon.agent.models import SCRIPTED, open_models
@@ -22,12 +21,11 @@ from daemon.api.server import ApiConnections
 from daemon.config import Config
 from daemon.errors import ConfigError, first_cause
 from daemon.journal.store import Store
+from daemon.log import log
 from daemon.services import open_services
 from daemon.serving import Server, open_listeners, port_of
 from daemon.sessions.registry import Registry, open_registry
 from tunnel import open_provider
-
-log = structlog.get_logger()
 
 # s: the launcher of the single binary passes on each signal, which a terminal or a supervisor has sent to both of them.
 _SAME_SIGNAL = 0.2 if getattr(sys, "frozen", False) else 0.0

@@ -9,12 +9,10 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-import structlog
 import trio
 
+from daemon.log import log
 from daemon.services import open_services
-
-log = structlog.get_logger()
 
 Handle = Callable[[trio.SocketStream], Awaitable[None]]
 

@@ -306,7 +306,6 @@ _HEAVY = {
     "quart",
     "quart_trio",
     "rich",
-    "structlog",
     "trio",
     "trio_websocket",
 }

@@ -6,7 +6,6 @@ from pathlib import Path
 from string import Formatter
 
 import pytest
-import structlog
 import trio
 
 from daemon import log
@@ -182,8 +181,8 @@ async def test_failure_of_a_session_shows_where_it_came_from_once_where_it_was_n
 )
 def test_control_characters_are_replaced(lines, text):
     written = lines("text")
-    structlog.get_logger().info("creating", session_id=text)
-    structlog.get_logger().info("of no fixed line", session_id=text)
+    log.log.info("creating", session_id=text)
+    log.log.info("of no fixed line", session_id=text)
     clean = "a\N{REPLACEMENT CHARACTER}b"
     assert written() == [f"[API] Creating new session {clean}", f"of no fixed line session_id={clean}"]
 
@@ -191,14 +190,14 @@ def test_control_characters_are_replaced(lines, text):
 @pytest.mark.parametrize("text", ["caf\N{LATIN SMALL LETTER E WITH ACUTE}", "\N{GRINNING FACE}", "a b", "{x}", "%s"])
 def test_other_text_is_left_as_it_is(lines, text):
     written = lines("text")
-    structlog.get_logger().info("creating", session_id=text)
+    log.log.info("creating", session_id=text)
     assert written() == [f"[API] Creating new session {text}"]
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\x1b[2Jb", "a\u2028b", "a\u202eb"], ids=ascii)
 def test_json_keeps_a_line_a_line_and_the_value_whole(lines, text):
     written = lines("json")
-    structlog.get_logger().info("creating", session_id=text)
+    log.log.info("creating", session_id=text)
     [line] = written()
     assert line.isprintable()
     assert line.isascii()
@@ -207,7 +206,7 @@ def test_json_keeps_a_line_a_line_and_the_value_whole(lines, text):
 
 def test_quiet_keeps_warnings_and_errors_alone(lines):
     written = lines("text", quiet=True)
-    logger = structlog.get_logger()
+    logger = log.log
     logger.debug("a")
     logger.info("b")
     logger.warning("c", why="d")
@@ -217,7 +216,7 @@ def test_quiet_keeps_warnings_and_errors_alone(lines):
 
 def test_debug_is_not_shown(lines):
     written = lines("text")
-    structlog.get_logger().debug("a")
+    log.log.debug("a")
     assert written() == []
 
 
@@ -236,7 +235,7 @@ def test_log_that_nobody_reads_any_more_ends_nothing(lines, log_format):
     closed.close()
     for out in (Gone(), closed):
         log.configure(log_format, out=out)
-        structlog.get_logger().info("creating", session_id="abc")
+        log.log.info("creating", session_id="abc")
 
 
 def calls():

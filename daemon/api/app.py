@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import structlog
 from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
@@ -12,9 +11,8 @@ from daemon.api.guard import Caller, check
 from daemon.api.schemas import problem
 from daemon.config import Config
 from daemon.errors import CallerError
+from daemon.log import log
 from daemon.sessions.registry import Registry
-
-log = structlog.get_logger()
 
 _CODES = {
     400: "invalid_request",
@@ -29,7 +27,9 @@ _CORS = {
     "Access-Control-Expose-Headers": "Retry-After",
     "Access-Control-Max-Age": "600",
 }
-_FROM_A_PROXY = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via", b"x-forwarded-host", b"x-forwarded-proto"})
+_FROM_A_PROXY = frozenset(
+    {b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via", b"x-forwarded-host", b"x-forwarded-proto"}
+)
 # An answer may hold a URL with its token, and none but a page of ours is to be shown; those set their own policy.
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -5,13 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import structlog
 import trio
 
 from daemon.clients.auth import Role
 from daemon.journal.journal import Journal
-
-log = structlog.get_logger()
+from daemon.log import log
 
 
 @dataclass(frozen=True)

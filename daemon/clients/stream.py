@@ -19,7 +19,9 @@ class ClientStream(trio.abc.HalfCloseableStream):
     """A stream with a read-ahead and a deadline on progress."""
 
     def __init__(self, stream: trio.abc.HalfCloseableStream, *, send_deadline: float) -> None:
-        self.last_word: Callable[[], bytes] = bytes  # what is still to be sent when the stream is closed, if no close was
+        self.last_word: Callable[[], bytes] = (
+            bytes  # what is still to be sent when the stream is closed, if no close was
+        )
         self.evicted = False  # it took nothing for `send_deadline` seconds
         self._stream = stream
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None

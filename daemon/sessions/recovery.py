@@ -5,17 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import structlog
 import trio
 
 from daemon.config import Config
 from daemon.errors import WorldError
 from daemon.journal.journal import Frames, Journal, Recovery, load_journal
 from daemon.journal.store import Store
+from daemon.log import log
 from daemon.sessions.lifecycle import LIVE, TERMINAL, Reason, Status
 from daemon.sessions.record import Record
-
-log = structlog.get_logger()
 
 _EVERYTHING = 1 << 30
 

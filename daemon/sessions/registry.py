@@ -11,7 +11,6 @@ from shutil import rmtree
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
-import structlog
 import trio
 
 from daemon.agent.models import Models
@@ -20,6 +19,7 @@ from daemon.errors import CallerError, invalid_request
 from daemon.journal.events import utc_now
 from daemon.journal.journal import Journal, load_journal
 from daemon.journal.store import Store
+from daemon.log import log
 from daemon.services import Services, open_services
 from daemon.sessions.lifecycle import Reason, Status
 from daemon.sessions.mailbox import check_prompt
@@ -27,9 +27,6 @@ from daemon.sessions.record import Record, SessionView, Settings, view_of
 from daemon.sessions.recovery import recover
 from daemon.sessions.session import Session, open_session
 from tunnel import TunnelProvider
-
-log = structlog.get_logger()
-
 
 # `$` alone would let a newline through.
 SessionId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$(?!\n)", description="1-64 of A-Za-z0-9_-")]

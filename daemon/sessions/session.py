@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 
-import structlog
 import trio
 
 from daemon.agent.conversation import Conversation
@@ -25,6 +24,7 @@ from daemon.journal.events import utc_now
 from daemon.journal.journal import Journal
 from daemon.journal.present import Present
 from daemon.journal.store import Store
+from daemon.log import log
 from daemon.occupancy import Occupancy
 from daemon.services import open_services
 from daemon.sessions.lifecycle import STEP_OF, TRANSITIONS, Phase, Reason, Status, Step, advance, shown
@@ -34,8 +34,6 @@ from daemon.sessions.recovery import open_proven
 from daemon.workspace.files import open_workspace
 from tunnel import Tunnel, TunnelError, TunnelProvider
 from tunnel.probe import verify
-
-log = structlog.get_logger()
 
 _UNKNOWN = Failure("internal_error", "the session failed; the log says more")
 

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 from trio_websocket import HandshakeError
 
 from daemon.clients.follow import follow, open_client
@@ -564,6 +565,7 @@ async def test_history_follows_a_live_session_and_can_be_read_after_its_end(tmp_
                 async with registry.history("abc") as late:  # who comes now gets one of their own
                     assert late is not journal
                     assert late.read(late.offset - 1) == last
+                await wait_all_tasks_blocked()
                 assert registry.get("abc").status == "stopping"  # it stays open for whoever reads it
                 assert journal.read(journal.offset - 1) == last
         assert kinds(await history(registry, "abc"))[-1] == "session_end"
