@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Whether PyInstaller finds the shared library of the Python it runs in.
 SHARED := -c 'from PyInstaller.depend.bindepend import get_python_library_path as find; find()' 2>/dev/null
 SETUP := $(VENV)/.setup-done
 
@@ -52,8 +53,8 @@ binary: dist/footlight
 # PyInstaller takes apart libraries with objdump and strip, and packs Python's own shared library.
 dist/footlight: $(SETUP) footlight.spec $(shell find daemon tunnel -type f -not -name '*.pyc')
 	@command -v objdump >/dev/null || sh .ci/need binutils
-	@$(BIN)/python $(SHARED) || sh .ci/need "$$($(BIN)/python -c 'import sys; print("libpython%d.%d" % sys.version_info[:2])')" \
-		&& $(BIN)/python $(SHARED) || { echo "footlight needs a Python with a shared library for make binary: build it with --enable-shared, or set PYTHON=/usr/bin/python3" >&2; exit 1; }
+	@$(BIN)/python $(SHARED) || { test "$$($(BIN)/python -c 'import sys; print(sys.base_prefix)')" = /usr && sh .ci/need libpython3-dev; } \
+		|| { echo "make binary needs a Python with a shared library: build it with --enable-shared, or: make clean binary PYTHON=/usr/bin/python3" >&2; exit 1; }
 	$(BIN)/pyinstaller --log-level ERROR --noconfirm --distpath dist --workpath build footlight.spec
 
 clean:

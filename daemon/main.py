@@ -28,7 +28,7 @@ from daemon.sessions.registry import Registry, open_registry
 from tunnel import open_provider
 
 # s: the launcher of the single binary passes on each signal, which a terminal or a supervisor has sent to both of them.
-_SAME_SIGNAL = 0.2 if getattr(sys, "frozen", False) else 0.0
+_SAME_SIGNAL = 1.0 if getattr(sys, "frozen", False) else 0.0
 
 
 @dataclass(frozen=True)

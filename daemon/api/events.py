@@ -105,7 +105,7 @@ def routes(registry: Registry) -> Blueprint:
             if not view.status.live and not (registry.config.session_dir(session_id) / "journal").is_dir():
                 raise CallerError("session_not_found", 404, f"nothing is kept of session {session_id}")
             offset = _last_event_id(asked.offset)
-            if not view.status.live and offset == view.offset:
+            if not view.status.live and (offset, asked.epoch or view.epoch) == (view.offset, view.epoch):
                 return Response("", 204)  # nothing will follow: this is how an EventSource is told not to come back
             stream = EventStream(registry.history(session_id), offset, asked.epoch, registry.config.sse_interval)
             headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

@@ -23,9 +23,10 @@ from daemon.log import log
 from daemon.services import Services, open_services
 from daemon.sessions.lifecycle import Reason, Status
 from daemon.sessions.mailbox import check_prompt
+from daemon.sessions.opening import open_session
 from daemon.sessions.record import Record, SessionView, Settings, view_of
 from daemon.sessions.recovery import recover
-from daemon.sessions.session import Session, open_session
+from daemon.sessions.session import Session
 from tunnel import TunnelProvider
 
 # `$` alone would let a newline through.

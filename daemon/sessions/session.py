@@ -1,39 +1,24 @@
-"""One session: what it is (`Session`) and what it owns, in order (`open_session`).
-
-The order is read off `open_session`: workspace, journal, port, tunnel; then the body runs; then everybody is told how it ended;
-then the same in reverse. Its URL therefore lives exactly as long as the session, whatever ends it.
-"""
+"""One session: its state, what may be asked of it, and how it moves from phase to phase."""
 
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 
 import trio
 
-from daemon.agent.conversation import Conversation
-from daemon.agent.models import Models
 from daemon.agent.turns import Agent
 from daemon.clients.auth import Tokens
-from daemon.clients.client import Audience
 from daemon.clients.hub import Hub
-from daemon.clients.port import Port, open_port
 from daemon.config import Config
 from daemon.errors import CallerError, FootlightError, JournalFull, WorldError, first_cause
 from daemon.journal.events import utc_now
 from daemon.journal.journal import Journal
-from daemon.journal.present import Present
 from daemon.journal.store import Store
 from daemon.log import log
 from daemon.occupancy import Occupancy
-from daemon.services import open_services
 from daemon.sessions.lifecycle import STEP_OF, TRANSITIONS, Phase, Reason, Status, Step, advance, shown
 from daemon.sessions.mailbox import Mailbox, check_prompt
 from daemon.sessions.record import Failure, Record, SessionView, view_of
-from daemon.sessions.recovery import open_proven
-from daemon.workspace.files import open_workspace
-from tunnel import Tunnel, TunnelError, TunnelProvider
-from tunnel.probe import verify
+from tunnel import Tunnel, TunnelError
 
 _UNKNOWN = Failure("internal_error", "the session failed; the log says more")
 
@@ -250,92 +235,3 @@ def _failure(error: BaseException) -> Failure:
     if isinstance(error, OSError) and error.strerror:
         return Failure("io_error", error.strerror)
     return _UNKNOWN
-
-
-@asynccontextmanager
-async def open_session(
-    session: Session, *, config: Config, store: Store, tunnels: TunnelProvider, models: Models
-) -> AsyncIterator[Session]:
-    """Everything a session owns, ready to run.
-
-    Cancelled at any step, or failed, what had been opened is closed again in reverse, and the journal has its `session_end`.
-    """
-    home = config.session_dir(session.session_id)
-    with (
-        open_workspace(home / "workspace", max_file=config.max_file) as workspace,
-        closing(await open_proven(session.record, home / "journal", config)) as journal,
-    ):
-        present, hub = Present(), Hub(journal)
-        try:
-            session.journal, session.hub = journal, hub
-            _begin(session, journal)
-            audience = Audience(journal, hub, present, session, config)
-            async with (
-                open_services() as services,
-                open_port(services, audience, session.tokens, workspace) as port,
-                tunnels.open(port.number) as tunnel,
-            ):
-                try:
-                    await _check(session, port, tunnel, tunnels.name, config)
-                    session.agent = Agent(
-                        journal=journal,
-                        present=present,
-                        workspace=workspace,
-                        conversation=Conversation(store, session.session_id),
-                        models=models,
-                        settings=session.record.settings,
-                        usage=session.record.usage,
-                        preview_url=tunnel.url,
-                        config=config,
-                    )
-                    services.start_soon(session.agent.deltas.run)
-                    session.opened(tunnel)
-                    yield session
-                except Exception as error:
-                    session.fail(error)
-                    raise
-                finally:
-                    await _farewell(session, journal, hub, config.drain_grace)
-        except Exception as error:
-            session.fail(error)
-            raise
-        finally:
-            await _farewell(session, journal, hub, config.drain_grace)
-            session.save()
-
-
-def _begin(session: Session, journal: Journal) -> None:
-    """The journal's first events of this run: what was asked for so far."""
-    first, *others = session.mailbox.waiting()
-    journal.append("session_start", prompt=first.message, model=session.record.settings.model, work_dir="workspace")
-    for position, prompt in enumerate(others, 2):
-        journal.append("prompt_queued", message_id=prompt.message_id, prompt=prompt.message, position=position)
-    session.recorded.set()
-    log.info("spawned", run_id=session.run_id)
-
-
-async def _check(session: Session, port: Port, tunnel: Tunnel, provider: str, config: Config) -> None:
-    """The URL must answer through its tunnel, as this session, before anyone is told of it."""
-    port.preview.secure = tunnel.url.startswith("https")
-    name = session.session_id
-    headers = {"Authorization": f"Bearer {session.tokens.watch}"}
-    await verify(
-        f"{tunnel.url}/health", f'"session_id":"{name}"'.encode(), headers=headers, deadline=config.verify_deadline
-    )
-    log.info("tunnel_created", session_id=name, provider=provider, url=tunnel.websocket_url)
-    log.info("tunnel_stable", session_id=name)
-
-
-async def _farewell(session: Session, journal: Journal, hub: Hub, grace: float) -> None:
-    """Write `session_end`, once, and let everybody who follows read it; whoever takes longer than the grace is cut off."""
-    if journal.ended:
-        return
-    session.begin_end()
-    hub.close_code = 1001 if session.reason is Reason.shutdown else 1000
-    with suppress(JournalFull):  # then the clients see the close alone
-        detail, turns = session.detail, session.record.turn
-        journal.append("session_end", reason=session.reason, turn_count=turns, detail=detail, processes_killed=0)
-    journal.end()
-    with trio.move_on_after(grace, shield=True):
-        await hub.drain()
-        await session.readers.wait_empty()

@@ -81,9 +81,7 @@ class Stage:
         self._folder = folder
 
     @contextmanager
-    def _open(
-        self, name: str, settings: Settings, usage: Usage, open_beneath: beneath.OpenBeneath
-    ) -> Iterator[Play]:
+    def _open(self, name: str, settings: Settings, usage: Usage, open_beneath: beneath.OpenBeneath) -> Iterator[Play]:
         home = self._folder / name
         (home / "workspace").mkdir(parents=True, exist_ok=True)
         root = home / "workspace"

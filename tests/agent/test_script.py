@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.agent.stage import check_conversation
 
 from daemon.agent import script as scripts
 from daemon.agent.conversation import tool_result
@@ -16,11 +15,12 @@ from daemon.agent.script import Fault, Pace, Script, Step, ToolCall, Turn, answe
 from daemon.agent.tools import Tools
 from daemon.errors import ConfigError
 from daemon.workspace.files import open_workspace
+from tests.agent.stage import check_conversation
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "scripts.md"
 THE_END = "The script has nothing more to say."
 
-TURNS = '''
+TURNS = """
 name = "test"
 [[turn]]
 once = true
@@ -40,7 +40,7 @@ text = "coloured"
 [[turn]]
 [[turn.step]]
 text = "anything else"
-'''
+"""
 
 
 def load(folder: Path, text: str) -> Script:

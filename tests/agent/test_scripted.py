@@ -10,10 +10,10 @@ import msgspec
 import pytest
 import trio
 import trio.testing
-from tests.support import api
 
 from daemon.agent.script import Pace, Script, Step, ToolCall, Turn
 from daemon.agent.scripted import ScriptedModel, open_scripted_model
+from tests.support import api
 
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 

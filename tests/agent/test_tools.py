@@ -1,6 +1,5 @@
 """The file tools, as the model calls them."""
 
-import os
 from typing import Any
 
 import pytest
@@ -150,7 +149,7 @@ BAD: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize(("name", "arguments", "complaint"), BAD)
 async def test_bad_call_is_answered_and_changes_nothing(tools, workspace, name, arguments, complaint):
-    os.mkdir(workspace.root / "folder")
+    (workspace.root / "folder").mkdir()
     workspace.write("text", b"text")
     result = await tools.run(name, arguments)
     assert result.is_error

@@ -166,9 +166,18 @@ async def test_stream_follows_live_and_ends_with_the_session(daemon):
 async def test_stream_resumes_exactly_after_the_last_event_id(daemon):
     async with api(daemon.url) as client:
         journal = await ended_session(daemon, client, "abc")
-        for last in range(len(journal) + 1):
+        for last in range(len(journal)):
             async with follow(daemon, "abc", "?offset=1", Last_Event_ID=str(last)) as stream:
                 assert [event for _, event in await stream.rest()] == journal[last:]
+
+
+async def test_stream_tells_a_browser_not_to_come_back_when_nothing_will_follow(daemon):
+    async with api(daemon.url) as client:
+        journal = await ended_session(daemon, client, "abc")
+        headers = {"Accept": "Text/Event-Stream", "Last-Event-ID": str(len(journal))}
+        assert (await client.get(EVENTS, headers=headers)).status_code == 204
+        other = await client.get(EVENTS + "?epoch=other", headers=headers)
+        assert (other.status_code, "replay_reset" in other.text) == (200, True)
 
 
 async def test_stream_begins_anew_when_the_last_event_id_is_of_another_journal(daemon):
@@ -184,7 +193,7 @@ async def test_stream_begins_anew_when_the_last_event_id_is_of_another_journal(d
 async def test_stream_is_refused_when_the_last_event_id_is_no_offset(daemon):
     async with api(daemon.url) as client:
         await ended_session(daemon, client, "abc")
-        for last in ("", "x", "-1", "1.5", "1 2", "9" * 19, "\u0661"):
+        for last in ("x", "-1", "1.5", "1 2", "9" * 19, "\u0661"):
             headers = {"Accept": "text/event-stream", "Last-Event-ID": last.encode()}
             assert_problem(await client.get(EVENTS, headers=headers), 400, "invalid_request")
 

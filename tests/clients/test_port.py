@@ -54,7 +54,14 @@ async def test_another_sessions_tokens_are_401(room):
 async def test_nothing_ambient_opens_the_websocket(room):
     cookies = f"footlight_s1={room.tokens.preview}; token={room.tokens.control}"
     assert (await upgrade(room, "/ws", Cookie=cookies)).status == 401
-    assert (await upgrade(room, "/ws", Authorization=f"Bearer {room.tokens.control}")).status == 401
+
+
+async def test_a_bearer_opens_the_websocket_too(room):
+    with trio.fail_after(5):
+        async with room.connection() as stream:
+            await stream.send_all(handshake("/ws", Authorization=f"Bearer {room.tokens.watch}"))
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
+    assert (await upgrade(room, "/ws", Authorization="Bearer wrong")).status == 401
 
 
 @pytest.mark.parametrize("origin", ["http://room", "https://evil.example", "null", "", "chrome-extension://x"])
@@ -65,12 +72,12 @@ async def test_any_origin_may_connect_with_a_token(room, origin):
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
 
 
-@pytest.mark.parametrize("offset", ["-1", "x", "1.5", "1e3", str(1 << 62), "9" * 5000, "%00", "0x10"])
+@pytest.mark.parametrize("offset", ["-1", "x", "1.5", "1e3", "9" * 5000, "%00", "0x10"])
 async def test_an_offset_that_is_none_is_400(room, offset):
     assert (await upgrade(room, f"/ws?token={room.tokens.control}&offset={offset}")).status == 400
 
 
-@pytest.mark.parametrize("offset", ["", "0", "1", "01"])
+@pytest.mark.parametrize("offset", ["", "0", "1", "01", str(1 << 70)])
 async def test_an_offset_that_is_one_is_taken(room, offset):
     room.write_many(1)
     with trio.fail_after(5):

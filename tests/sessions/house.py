@@ -91,6 +91,19 @@ class Crashes(Tunnels):
             nursery.cancel_scope.cancel()
 
 
+class LeadsNowhere(Tunnels):
+    """Gives a URL at which nobody answers, or the wrong one does."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._url = url
+
+    @asynccontextmanager
+    async def open(self, port: int) -> AsyncIterator[Tunnel]:
+        self.ports.append(port)
+        yield Tunnel(self._url)
+
+
 def answers(port: int) -> bool:
     """Whether anything listens on a port; asked without giving any task a turn."""
     with socket.socket() as asking:
