@@ -18,7 +18,12 @@ async def fetch(url: str, headers: dict[str, str]) -> tuple[int, bytes]:
     host = parts.hostname or ""
     stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
     if parts.scheme == "https":
-        stream = await trio.open_ssl_over_tcp_stream(host, parts.port or 443, ssl_context=ssl.create_default_context())
+        stream = await trio.open_ssl_over_tcp_stream(
+            host,
+            parts.port or 443,
+            ssl_context=ssl.create_default_context(),
+            https_compatible=True,  # servers end without a close_notify; a body without a length ends so too
+        )
     else:
         stream = await trio.open_tcp_stream(host, parts.port or 80)
     async with stream:

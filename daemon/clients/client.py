@@ -65,7 +65,8 @@ async def serve_client(stream: ClientStream, role: Role, place: Place, audience:
     """Speak to one client until it leaves, is evicted, or the journal has ended. Cancelled, its socket is closed by the caller."""
     config = audience.config
     async with trio.open_nursery() as nursery:
-        with trio.move_on_after(config.head_deadline) as opening:  # wrap_server_stream may wait for ever (D17)
+        with trio.move_on_after(config.head_deadline) as opening:
+            stream.on_end = opening.cancel  # wrap_server_stream would wait for ever (D17)
             request = await wrap_server_stream(nursery, stream, message_queue_size=1, max_message_size=config.max_frame)
             ws = await request.accept()
             stream.last_word = partial(_last_word, ws)

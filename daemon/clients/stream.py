@@ -22,6 +22,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
         self.last_word: Callable[[], bytes] = (
             bytes  # what is still to be sent when the stream is closed, if no close was
         )
+        self.on_end: Callable[[], object] = bool  # called when nothing more will come from the client
         self.evicted = False  # it took nothing for `send_deadline` seconds
         self._stream = stream
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
@@ -40,9 +41,16 @@ class ClientStream(trio.abc.HalfCloseableStream):
         if self._ahead:
             await trio.lowlevel.checkpoint()
             size = max_bytes or len(self._ahead)
-            data, self._ahead = self._ahead[:size], self._ahead[size:]
-            return data
-        return await self._stream.receive_some(max_bytes)
+            ahead, self._ahead = self._ahead[:size], self._ahead[size:]
+            return ahead
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.on_end()
+            raise
+        if not data:
+            self.on_end()
+        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:  # noqa: D102
         async with self._lock:
@@ -106,4 +114,5 @@ class ClientStream(trio.abc.HalfCloseableStream):
                 while await self._stream.receive_some(65536):  # closed upon unread bytes, the last word could be lost
                     pass
         self._closed = True
+        self.on_end()
         await self._stream.aclose()

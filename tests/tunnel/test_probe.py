@@ -191,7 +191,7 @@ async def test_port_that_refuses_at_first_is_asked_again() -> None:
 async def test_port_that_keeps_refusing_is_an_error_after_the_deadline() -> None:
     with trio.socket.socket() as listener:
         await listener.bind(("127.0.0.1", 0))
-        with pytest.raises(TunnelError, match="OSError|ConnectionRefused") as error:
+        with pytest.raises(TunnelError, match=r"OSError|ConnectionRefused") as error:
             await ask(f"http://127.0.0.1:{listener.getsockname()[1]}", deadline=0.1)
     assert error.value.code == "url_not_reachable"
 
