@@ -108,7 +108,8 @@ class ClientStream(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:  # noqa: D102
         if not self._closed and not self._close_sent and (last := self.last_word()):
-            with trio.move_on_after(_LINGER), suppress(trio.BrokenResourceError):
+            # Shielded: the library has closed the connection already, and its other tasks are being cancelled for it.
+            with trio.move_on_after(_LINGER, shield=True), suppress(trio.BrokenResourceError):
                 await self.send_all(last)
                 await self._stream.send_eof()
                 while await self._stream.receive_some(65536):  # closed upon unread bytes, the last word could be lost
