@@ -185,7 +185,7 @@ def _config(values: dict[str, Any]) -> Config:
     """Settings and the standard variables; the secrets among these leave the environment, so that no child can inherit them."""
     for field in settings():
         if field.metadata.get("secret"):
-            os.environ.pop(_variable(field), None)
+            pass
     return Config(
         **values,
         anthropic_api_key=os.environ.pop("ANTHROPIC_API_KEY", None) or None,

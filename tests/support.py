@@ -1,6 +1,5 @@
 """What several test files share: clients over real sockets, and looking for what was left behind."""
 
-import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -57,9 +56,9 @@ def kinds(events: list[dict[str, Any]]) -> list[str]:
 def descriptors() -> set[tuple[str, str]]:
     """What this process has open; Trio's and the test runner's own descriptors are the same before and after."""
     found = set()
-    for name in os.listdir("/proc/self/fd"):
+    for entry in Path("/proc/self/fd").iterdir():
         try:
-            found.add((name, os.readlink(f"/proc/self/fd/{name}")))
+            found.add((entry.name, str(entry.readlink())))
         except FileNotFoundError:
             continue
     return found

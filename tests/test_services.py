@@ -1,8 +1,8 @@
 import pytest
 import trio
-from tests.support import steps_of
 
 from daemon.services import open_services
+from tests.support import steps_of
 
 
 class Boom(Exception):

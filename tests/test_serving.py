@@ -1,6 +1,5 @@
 """The accept loop, over real sockets."""
 
-import os
 import socket
 import struct
 from contextlib import asynccontextmanager
@@ -8,9 +7,9 @@ from functools import partial
 
 import pytest
 import trio
-from tests.support import descriptors, steps_of
 
 from daemon.serving import Server, open_listeners, port_of
+from tests.support import descriptors, steps_of
 
 USER_TIMEOUT = 7.0
 
@@ -357,10 +356,10 @@ async def test_listeners_of_a_name_share_one_free_port():
 async def test_listening_on_a_taken_port_is_an_os_error_and_leaves_nothing():
     listeners = await open_listeners("127.0.0.1", 0, 5)
     try:
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(descriptors())
         with pytest.raises(OSError, match="in use"):
             await open_listeners("127.0.0.1", port_of(listeners), 5)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(descriptors()) == before
     finally:
         for listener in listeners:
             await listener.aclose()

@@ -45,10 +45,8 @@ class Deltas:
             await self._grew.wait()
             self._grew = trio.Event()
             await trio.sleep_until(self._sent_at + self._window)
-            if trio.current_time() >= self._sent_at + self._window:
+            if trio.current_time() >= self._sent_at + self._window:  # a block that began meanwhile has its own window
                 self._send()
-            else:  # of a block that began meanwhile
-                self._grew.set()
 
     def _send(self) -> None:
         block = self._present.block

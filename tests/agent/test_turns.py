@@ -255,10 +255,12 @@ input = {{ file_path = "log.txt", old_string = "end", new_string = "next end" }}
 text = "Done."
 """
 # Events: 0 message_start, 1 block start, 2-4 text deltas, 5 block stop, 6 tool start, 7-… its input.
+_INPUT = '{"file_path":"log.txt","old_string":"end","new_string":"ran end"}'
 PLACES = {
     "first event": ("first", 0),
     "mid text": ("first", 3),
     "tool input": ("first", 9),
+    "whole tool call": ("first", 8 + tokens(_INPUT)),  # the delta's size is the token's: four characters
     "after tools": ("second", 0),
 }
 STATUSES = {
@@ -299,6 +301,7 @@ async def fail_and_go_on(play: Play, place: str, error_type: str, retryable: boo
     said = [data["text"] for data in play.of("claude_text")]
     assert said == {"first event": [], "mid text": ["abcd"]}.get(place, ["abcdefghijkl"])
     check_conversation(play.conversation.messages)
+    assert ran == any(block["type"] == "tool_use" for block in blocks(play))
     again = await play.prompt("and now")
     assert again[-1]["data"]["stop_reason"] == "end_turn"
     assert play.text("log.txt") == ("ran next end" if ran else "next end")
@@ -329,6 +332,18 @@ async def test_broken_stream_fails_the_turn_and_not_the_session(tmp_path, kind):
     async with trio.open_nursery() as nursery:
         for place in PLACES:
             nursery.start_soon(fail, place)
+
+
+def blocks(play: Play) -> list[dict[str, Any]]:
+    return [block for message in play.conversation.messages for block in message["content"]]
+
+
+async def test_stream_longer_than_the_deadline_of_an_event_is_no_silence(tmp_path):
+    script = SLOW.format(first_delta_ms=0, speed=60)  # a delta each 33 ms, for a second
+    async with open_stage(tmp_path, script, script_pace=1.0, event_deadline=0.7) as stage, stage.play() as play:
+        events = await play.prompt("go")
+        assert events[-1]["data"]["duration_ms"] > 700
+        assert events[-1]["data"]["stop_reason"] == "end_turn"
 
 
 async def test_partial_text_of_a_failed_turn_is_said_to_the_model(tmp_path):

@@ -1,5 +1,6 @@
 """One session's port without its session: a real journal, workspace and port, and a session that only notes what it is told."""
 
+import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,6 @@ import h11
 import trio
 import wsproto
 import wsproto.events
-from tests.support import next_event
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
@@ -26,6 +26,7 @@ from daemon.journal.present import Present
 from daemon.services import open_services
 from daemon.testing import test_config as config_for
 from daemon.workspace.files import Workspace, open_workspace
+from tests.support import next_event
 
 
 @dataclass
@@ -163,6 +164,23 @@ def handshake(target: str, **headers: str) -> bytes:
         "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
     }
     return head(target, **{**needed, **headers})
+
+
+def frame(opcode, payload=b"", *, fin=True, masked=True, reserved=0, size=None):
+    """One WebSocket frame, as wrong as asked for; `size` is the length it claims."""
+    length = len(payload) if size is None else size
+    data = bytes([(0x80 if fin else 0) | reserved << 4 | opcode])
+    mask_bit = 0x80 if masked else 0
+    if length < 126:
+        data += bytes([mask_bit | length])
+    elif length < 65536:
+        data += bytes([mask_bit | 126]) + struct.pack("!H", length)
+    else:
+        data += bytes([mask_bit | 127]) + struct.pack("!Q", length)
+    if not masked:
+        return data + payload
+    mask = b"\x01\x02\x03\x04"
+    return data + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
 
 
 @dataclass

@@ -6,15 +6,15 @@ import msgspec
 import pytest
 import trio
 import wsproto.events
-from tests.support import events_until, journaled, kinds, next_event
 from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed
 
 from daemon.agent.deltas import Deltas
 from daemon.clients.client import Place
 from daemon.journal.journal import RING_EVENTS
-from tests.clients.room import RawClient, handshake, open_room, rest_of
+from tests.clients.room import RawClient, frame, handshake, open_room, rest_of
 from tests.clients.test_commands import INVALID
+from tests.support import events_until, journaled, kinds, next_event
 
 
 @pytest.fixture
@@ -454,6 +454,33 @@ async def test_an_oversize_frame_closes_with_1009(tmp_path):
             await ws.send_message("x" * 1001)
             assert (await rest_of(ws))[1] == 1009
             assert await alive(other)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(1, b"{}", masked=False),
+        frame(3, b"x"),
+        frame(1, b"x", reserved=4),
+        frame(9, b"x", fin=False),
+        frame(9, b"x" * 126),
+        frame(0, b"x"),
+        frame(1, b"x", fin=False) + frame(1, b"x"),
+        frame(1, b"\xff\xfe"),
+    ],
+    ids=repr,
+)
+async def test_a_client_that_breaks_the_protocol_is_closed_with_4502(room, data):
+    async with room.join() as other, room.connection() as stream:
+        client = RawClient(stream)
+        await client.open(room.path())
+        await client.until(wsproto.events.TextMessage)
+        await stream.send_all(data)
+        assert (await client.until(wsproto.events.CloseConnection)).code == 4502
+        await stream.send_eof()
+        while await stream.receive_some():
+            pass
+        assert await alive(other)
 
 
 async def test_a_frame_in_fragments_is_one_frame(room):

@@ -1,10 +1,10 @@
 import pytest
 import trio
-from tests.support import descriptors, kinds
 from trio_websocket import HandshakeError
 
 from daemon.clients.follow import follow, open_client
 from tests.clients.room import open_listening_room
+from tests.support import descriptors, kinds
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import h11
 import pytest
 import trio
@@ -219,8 +221,8 @@ async def test_what_a_peer_still_sends_after_the_last_answer_is_not_read_for_eve
             await stream.send_all(head("/health", "POST", Content_Length="100000000"))
             assert (await Answers(stream).next()).status == 405
             begun = trio.current_time()
-            with pytest.raises(trio.BrokenResourceError):
-                while True:
+            with suppress(trio.BrokenResourceError):
+                while trio.current_time() < begun + 5:
                     await stream.send_all(bytes(65536))
                     await trio.sleep(0.01)
             assert trio.current_time() - begun < 1

@@ -1,15 +1,17 @@
+from contextlib import suppress
+
 import msgspec
 import pytest
 import trio
-from tests.support import descriptors, next_event, steps_of
 from trio_websocket import HandshakeError
 
 from daemon.clients.auth import Tokens
 from daemon.clients.follow import open_client
 from daemon.clients.port import open_port
-from daemon.serving import open_listeners
 from daemon.services import open_services
+from daemon.serving import open_listeners
 from tests.clients.room import Answers, handshake, head, open_listening_room, open_room
+from tests.support import descriptors, next_event, steps_of
 
 
 @pytest.fixture
@@ -268,7 +270,7 @@ async def test_the_port_answers_until_the_services_end(tmp_path):
             with pytest.raises(HandshakeError):
                 async with open_client(url + "/ws?token=wrong"):
                     pass
-        with pytest.raises(OSError, match="refused|connect"):
+        with pytest.raises(OSError, match="connect"):
             await trio.open_tcp_stream("127.0.0.1", room.port.number)
 
 
@@ -287,10 +289,8 @@ async def test_connections_over_the_cap_are_refused(tmp_path):
                 await one.send_all(head("/health"))
                 assert (await Answers(one).next()).status == 200
                 async with await trio.open_tcp_stream("127.0.0.1", room.port.number) as two:
-                    try:
+                    with suppress(trio.BrokenResourceError):
                         assert await two.receive_some() == b""
-                    except trio.BrokenResourceError:
-                        pass
 
 
 async def test_opening_the_port_leaves_nothing_when_cancelled_at_any_step(tmp_path):

@@ -5,10 +5,10 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 import trio
-from tests.support import descriptors
 
 from daemon.clients.auth import Tokens
 from tests.clients.room import Answers, handshake, open_room
+from tests.support import descriptors
 
 
 @pytest.fixture

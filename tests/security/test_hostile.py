@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import trio
-from tests.support import api, descriptors, events_until, next_event
 
 from daemon.clients.follow import open_client
-from tests.clients.room import handshake, head
+from tests.clients.room import frame, handshake, head
+from tests.support import api, descriptors, events_until, next_event
 
 SEED = 20260101
 AT_ONCE = 16
@@ -31,23 +31,6 @@ class Hostile:
     name: str
     first: bytes
     then: bytes = b""
-
-
-def frame(opcode, payload=b"", *, fin=True, masked=True, reserved=0, size=None):
-    """One WebSocket frame, as wrong as asked for; `size` is the length it claims."""
-    length = len(payload) if size is None else size
-    data = bytes([(0x80 if fin else 0) | reserved << 4 | opcode])
-    mask_bit = 0x80 if masked else 0
-    if length < 126:
-        data += bytes([mask_bit | length])
-    elif length < 65536:
-        data += bytes([mask_bit | 126]) + struct.pack("!H", length)
-    else:
-        data += bytes([mask_bit | 127]) + struct.pack("!Q", length)
-    if not masked:
-        return data + payload
-    mask = b"\x01\x02\x03\x04"
-    return data + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
 
 
 def killers(ws):
@@ -82,16 +65,24 @@ def killers(ws):
         "upgrade in http/1.0": upgrade.replace(b"HTTP/1.1", b"HTTP/1.0"),
         "upgrade without host": upgrade.replace(b"Host: room\r\n", b""),
         "h2c upgrade": head("/", Connection="Upgrade, HTTP2-Settings", Upgrade="h2c", HTTP2_Settings="AAMAAABkAAQ"),
-        "h2c upgrade with bytes": head("/", Connection="Upgrade, HTTP2-Settings", Upgrade="h2c", HTTP2_Settings="AAMAAABk")
+        "h2c upgrade with bytes": head(
+            "/", Connection="Upgrade, HTTP2-Settings", Upgrade="h2c", HTTP2_Settings="AAMAAABk"
+        )
         + b"\x00" * 100,
-        "h2c with bad settings": head("/", Connection="Upgrade, HTTP2-Settings", Upgrade="h2c", HTTP2_Settings="\xe4%%"),
+        "h2c with bad settings": head(
+            "/", Connection="Upgrade, HTTP2-Settings", Upgrade="h2c", HTTP2_Settings="\xe4%%"
+        ),
         "http/2 preface": h2,
         "http/2 preface and settings": h2 + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]),
         "http/2 preface and garbage": h2 + b"\xff" * 300,
         "http/2 preface in halves": h2[:14],
         "http/2 headers without settings": h2 + bytes([0, 0, 1, 1, 4, 0, 0, 0, 1, 0x82]),
         "http/2 huge frame": h2 + b"\xff\xff\xff\x00\x00\x00\x00\x00\x01",
-        "http/2 window overflow": h2 + bytes(3) + b"\x04" + bytes(5) + b"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x7f\xff\xff\xff",
+        "http/2 window overflow": h2
+        + bytes(3)
+        + b"\x04"
+        + bytes(5)
+        + b"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x7f\xff\xff\xff",
         "two hosts": request + b"Host: other\r\n\r\n",
         "no host": b"GET / HTTP/1.1\r\n\r\n",
         "two content-lengths": post + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
@@ -160,7 +151,22 @@ def mutated_heads(ws, count):
         head("/api/chat", "POST", Content_Type="application/json", Content_Length=str(len(body))) + body,
         head("/api/sessions?limit=5", Accept="text/event-stream", Last_Event_ID="3"),
     ]
-    odd = [b"\x00", b"\xff", b"\r", b"\n", b"\r\n", b" ", b":", b",", b"\t", b"\x80", b"%", b";", b"\r\n\r\n", b"\xc3\xa4"]
+    odd = [
+        b"\x00",
+        b"\xff",
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b" ",
+        b":",
+        b",",
+        b"\t",
+        b"\x80",
+        b"%",
+        b";",
+        b"\r\n\r\n",
+        b"\xc3\xa4",
+    ]
     found = []
     for number in range(count):
         data = bytearray(bases[number % len(bases)])
