@@ -109,7 +109,7 @@ def _from_file(path: Path, field: dataclasses.Field[Any], value: Any) -> Any:
         case tuple():
             what, fits = "a list of texts", isinstance(value, list) and all(isinstance(each, str) for each in value)
         case int():
-            what, fits = "a whole number", type(value) is int
+            what, fits = "a whole number", isinstance(value, int)
         case float():
             what, fits = "a number", type(value) in {int, float}
         case _:
@@ -185,7 +185,7 @@ def _config(values: dict[str, Any]) -> Config:
     """Settings and the standard variables; the secrets among these leave the environment, so that no child can inherit them."""
     for field in settings():
         if field.metadata.get("secret"):
-            pass
+            os.environ.pop(_variable(field), None)
     return Config(
         **values,
         anthropic_api_key=os.environ.pop("ANTHROPIC_API_KEY", None) or None,
