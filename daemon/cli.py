@@ -109,7 +109,7 @@ def _from_file(path: Path, field: dataclasses.Field[Any], value: Any) -> Any:
         case tuple():
             what, fits = "a list of texts", isinstance(value, list) and all(isinstance(each, str) for each in value)
         case int():
-            what, fits = "a whole number", isinstance(value, int)
+            what, fits = "a whole number", type(value) is int
         case float():
             what, fits = "a number", type(value) in {int, float}
         case _:

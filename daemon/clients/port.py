@@ -7,7 +7,7 @@ import h11
 import trio
 
 from daemon.clients import http
-from daemon.clients.auth import Tokens
+from daemon.clients.auth import Role, Tokens
 from daemon.clients.client import Audience, Place, serve_client
 from daemon.clients.preview import Preview
 from daemon.clients.stream import ClientStream
@@ -30,9 +30,15 @@ class Port:
         self._opened = trio.current_time()
 
     async def handle(self, socket: trio.SocketStream) -> None:
-        """One connection."""
+        """One connection: requests, until one of them turns it into a WebSocket."""
+        stream = ClientStream(socket, send_deadline=self._audience.config.send_deadline)
+        entry = await self._answer_requests(stream)  # what HTTP needed is given up before a long life as a WebSocket
+        if entry is not None:
+            await serve_client(stream, *entry, self._audience)
+
+    async def _answer_requests(self, stream: ClientStream) -> tuple[Role, Place] | None:
+        """Answer until the peer leaves, or may open its WebSocket: by whose right, and where it goes on."""
         config = self._audience.config
-        stream = ClientStream(socket, send_deadline=config.send_deadline)
         connection = http.HttpConnection(stream, max_head=config.max_head)
         more, deadline = True, config.head_deadline
         while more:
@@ -45,17 +51,19 @@ class Port:
             if request is None:
                 break
             if request.path == "/ws" and request.wants_websocket and request.method == "GET":
-                refusal = await self._websocket(request, stream)
-                if refusal is None:
-                    return
-                more = await connection.answer(request, refusal)
+                entry = self._entry(request)
+                if not isinstance(entry, http.Response):
+                    stream.put_back(request.head)
+                    return entry
+                more = await connection.answer(request, entry)
             else:
                 more = await connection.answer(request, await self._respond(request))
             deadline = config.keep_alive
         await connection.finish()
+        return None
 
-    async def _websocket(self, request: http.Request, stream: ClientStream) -> http.Response | None:
-        """Speak WebSocket until its end, or say why not."""
+    def _entry(self, request: http.Request) -> tuple[Role, Place] | http.Response:
+        """Who may open a WebSocket, and where it goes on; or why not."""
         role = self._tokens.role_of(request.token)
         if role is None:
             return http.text(401, "no or wrong token")
@@ -65,9 +73,7 @@ class Port:
                 raise ValueError
         except ValueError:
             return http.text(400, "offset is a number from 0")
-        stream.put_back(request.head)
-        await serve_client(stream, role, Place(offset, request.query.get("epoch") or None), self._audience)
-        return None
+        return role, Place(offset, request.query.get("epoch") or None)
 
     async def _respond(self, request: http.Request) -> http.Response:
         if request.path == "/ws":
