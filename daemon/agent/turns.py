@@ -79,6 +79,12 @@ class Agent:
         if self._turn is not None:
             self._turn.scope.cancel()
 
+    def announce_preview(self) -> None:
+        """Say once in a run that there is a page to open; a session that is opened again may have it from the beginning."""
+        if not self._has_index and self._workspace.has("index.html"):
+            self._has_index = True
+            self._journal.append("preview_ready", preview_url=self._preview_url + "/")
+
     async def run_turn(self, number: int, prompt: str, message_id: str) -> None:
         """One turn. Cancelled or failed, its last event is still `turn_complete`."""
         turn = self._turn = _Turn(number)
@@ -187,9 +193,7 @@ class Agent:
         if result.changed:
             turn.changed = True
             self._journal.append("files_changed", paths=list(result.changed))
-            if "index.html" in result.changed and not self._has_index:
-                self._has_index = True
-                self._journal.append("preview_ready", preview_url=self._preview_url + "/")
+            self.announce_preview()
         return tool_result(call["id"], text, is_error=is_error)
 
     async def _discover_pages(self, turn: _Turn) -> None:

@@ -68,6 +68,7 @@ async def open_session(
                     )
                     services.start_soon(session.agent.deltas.run)
                     session.opened(tunnel)
+                    session.agent.announce_preview()
                     yield session
                 except Exception as error:
                     session.fail(error)

@@ -60,6 +60,14 @@ class Workspace:
             os.close(fd)
             raise
 
+    def has(self, path: str) -> bool:
+        """Whether there is such a file."""
+        try:
+            os.close(self.open(path).fd)
+        except Refused:
+            return False
+        return True
+
     def read(self, path: str, limit: int | None = None) -> bytes:
         """A whole file of at most `limit` bytes."""
         limit = self.max_file if limit is None else limit

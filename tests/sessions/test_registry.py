@@ -24,7 +24,7 @@ from tests.sessions.house import (
     open_sessions,
     write_script,
 )
-from tests.support import events_until, journaled, kinds, leftovers
+from tests.support import api, events_until, journaled, kinds, leftovers
 from tunnel import TunnelError
 
 HELLO = '[[turn]]\n[[turn.step]]\ntext = "Hello."'
@@ -570,3 +570,19 @@ async def test_history_follows_a_live_session_and_can_be_read_after_its_end(tmp_
                 assert journal.read(journal.offset - 1) == last
         assert kinds(await history(registry, "abc"))[-1] == "session_end"
         await nothing_left(before)
+
+
+async def test_reopened_session_says_at_once_that_its_site_can_be_opened(daemon):
+    async with api(daemon.url) as client:
+        for run in (1, 2):
+            await client.post("/api/chat", json={"session_id": "abc", "message": f"build {run}"})
+            await client.get("/api/sessions/abc", params={"wait": 10})
+            with trio.fail_after(20):
+                while (await client.get("/api/sessions/abc")).json()["turn"] < run:
+                    await trio.sleep(0.01)
+                events = (await client.get("/api/sessions/abc/events")).json()["events"]
+                while sum(event["event"] == "preview_ready" for event in events) < run:
+                    events = (await client.get("/api/sessions/abc/events")).json()["events"]
+            await client.delete("/api/sessions/abc")
+    after = [event["event"] for event in events]
+    assert after[len(after) - after[::-1].index("websocket_ready")] == "preview_ready"
