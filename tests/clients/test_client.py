@@ -19,7 +19,7 @@ from tests.support import events_until, journaled, kinds, next_event
 
 @pytest.fixture
 async def room(tmp_path):
-    with open_room(tmp_path) as opened, trio.fail_after(1000):
+    with open_room(tmp_path) as opened, trio.fail_after(60):
         yield opened
 
 
@@ -522,11 +522,12 @@ async def test_many_commands_while_events_stream_never_mix_bytes(room):
 # --- whether it is still there
 
 
-async def test_a_client_that_answers_pings_stays(room, autojump_clock):
-    async with room.join() as ws:
-        await next_event(ws)
-        await trio.sleep(40 * room.config.ping_interval)
-        assert await alive(ws)
+async def test_a_client_that_answers_pings_stays(tmp_path, autojump_clock):
+    with open_room(tmp_path) as room:
+        async with room.join() as ws:
+            await next_event(ws)
+            await trio.sleep(40 * room.config.ping_interval)
+            assert await alive(ws)
 
 
 async def test_a_client_that_does_not_answer_a_ping_is_closed_with_4001(room, autojump_clock):

@@ -293,6 +293,17 @@ async def test_connections_over_the_cap_are_refused(tmp_path):
                         assert await two.receive_some() == b""
 
 
+async def test_a_peer_that_still_sends_gets_its_answer_and_a_clean_end(tmp_path):
+    """A socket that is closed over unread bytes is reset, and what it had sent may be lost."""
+    with trio.fail_after(10):
+        async with open_listening_room(tmp_path) as (room, _):
+            async with await trio.open_tcp_stream("127.0.0.1", room.port.number) as stream:
+                await stream.send_all(head("/", "POST", Content_Length="200000") + bytes(100_000))
+                assert (await Answers(stream).next()).status == 405
+                await stream.send_all(bytes(100_000))
+                assert await stream.receive_some() == b""
+
+
 async def test_opening_the_port_leaves_nothing_when_cancelled_at_any_step(tmp_path):
     with open_room(tmp_path) as room, trio.fail_after(10):
 
