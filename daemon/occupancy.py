@@ -31,5 +31,6 @@ class Occupancy:
         """Wait until nobody is inside."""
         await trio.lowlevel.checkpoint()
         while self._inside:
-            self._emptied = trio.Event()
+            if self._emptied.is_set():  # it may be waited for by another task too
+                self._emptied = trio.Event()
             await self._emptied.wait()

@@ -3,7 +3,8 @@
 `TCPServer`, `WorkerContext` and `ASGIWrapper` are not documented API: the version is pinned and a test speaks through them.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import trio
@@ -15,6 +16,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from daemon.config import Config
 
 _NO_LIMIT = 1 << 62  # requests on one connection; Hypercorn would close it after 1,000
+
+_LAST_STEPS = 1.0  # s: what a request may still do once its connection is gone
 
 Message = dict[str, Any]
 
@@ -55,6 +58,51 @@ class _Exchange:
         await self._send(message)
 
 
+class _Stream(trio.abc.HalfCloseableStream):
+    """A stream that ends its connection soon after the peer has left, it broke, or Hypercorn closed it.
+
+    Hypercorn would go on: for the keep-alive time where no request is under way, and for ever behind a request that was
+    pipelined (it waits for the end of an answer that nobody takes any more).
+    """
+
+    def __init__(self, stream: trio.SocketStream, connection: trio.CancelScope) -> None:
+        self.socket = stream.socket
+        self._stream = stream
+        self._connection = connection
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        with self._ending():
+            data = await self._stream.receive_some(max_bytes)
+        if not data:
+            self._end()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        with self._ending():
+            await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        self._end()
+        await self._stream.aclose()
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._end()
+            raise
+
+    def _end(self) -> None:
+        self._connection.deadline = min(self._connection.deadline, trio.current_time() + _LAST_STEPS)
+
+
 class ApiConnections:
     """Speaks HTTP for an ASGI app on each stream it is handed."""
 
@@ -78,7 +126,8 @@ class ApiConnections:
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection."""
         server: Callable[..., Awaitable[None]] = TCPServer
-        await server(self._app, self._config, self._context, {}, stream)
+        with trio.CancelScope() as connection:
+            await server(self._app, self._config, self._context, {}, _Stream(stream, connection))
 
     async def close_idle(self) -> None:
         """Connections without a request under way end now, the others after it."""

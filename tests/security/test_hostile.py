@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import pytest
 import trio
 
 from daemon.clients.follow import open_client
@@ -360,7 +359,6 @@ async def test_hostile_inputs_end_nothing_and_disturb_nobody(daemon):
         assert (await next_event(client))["event"] == "connected"
 
 
-@pytest.mark.xfail(reason="Hypercorn keeps a connection whose peer went away behind a pipelined request", strict=False)
 async def test_hostile_inputs_leave_nothing_on_the_apis_port(daemon):
     async with api(daemon.url) as client:
         await client.get("/health")
