@@ -1,29 +1,38 @@
-"""Counting who is inside, and waiting until nobody is."""
+"""Who is inside, and waiting until nobody is."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
+from typing import Generic, TypeVar
 
 import trio
 
+T = TypeVar("T")
 
-class Occupancy:
-    """How many blocks are being run."""
+
+class Occupancy(Generic[T]):
+    """Whose blocks are being run."""
 
     def __init__(self) -> None:
-        self._inside = 0
+        self._inside: dict[int, T] = {}
+        self._numbers = count()
         self._emptied = trio.Event()
 
     def __len__(self) -> int:
-        return self._inside
+        return len(self._inside)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(list(self._inside.values()))
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Count as inside while the block runs."""
-        self._inside += 1
+    def entered(self, who: T) -> Iterator[None]:
+        """Count someone as inside while the block runs."""
+        number = next(self._numbers)
+        self._inside[number] = who
         try:
             yield
         finally:
-            self._inside -= 1
+            del self._inside[number]
             if not self._inside:
                 self._emptied.set()
 

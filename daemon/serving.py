@@ -12,6 +12,7 @@ from functools import partial
 import trio
 
 from daemon.log import log
+from daemon.occupancy import Occupancy
 from daemon.services import open_services
 
 Handle = Callable[[trio.SocketStream], Awaitable[None]]
@@ -37,21 +38,16 @@ class Server:
         self._handle = handle
         self._max_connections = max_connections
         self._user_timeout_ms = int(user_timeout * 1000)
-        self._streams: set[trio.SocketStream] = set()
-        self._emptied = trio.Event()
+        self._open: Occupancy[trio.SocketStream] = Occupancy()
 
     @property
     def connections(self) -> int:
         """How many are open."""
-        return len(self._streams)
+        return len(self._open)
 
     async def drain(self) -> None:
         """Wait until no connection is open."""
-        await trio.lowlevel.checkpoint()
-        while self._streams:
-            if self._emptied.is_set():  # it may be waited for by another task too
-                self._emptied = trio.Event()
-            await self._emptied.wait()
+        await self._open.wait_empty()
 
     async def serve(
         self, listeners: Sequence[trio.SocketListener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -75,27 +71,24 @@ class Server:
                         await self._on_drain()
                         await self.drain()
                     with trio.move_on_after(_FORCE_GRACE, shield=True):
-                        for stream in list(self._streams):
+                        for stream in self._open:
                             await trio.aclose_forcefully(stream)
 
     async def _connection(self, stream: trio.SocketStream) -> None:
         """One connection; containment point 1 of 2."""
-        if len(self._streams) >= self._max_connections:
+        if len(self._open) >= self._max_connections:
             self.refused += 1
             await trio.aclose_forcefully(stream)
             return
-        self._streams.add(stream)
-        try:
-            if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: the kernel ends a peer that takes nothing for so long
-                stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._user_timeout_ms)
-            await self._handle(stream)
-        except* Exception as group:  # noqa: BLE001
-            log.debug("a connection ended with an error", error=repr(group.exceptions[0]))
-        finally:
-            self._streams.discard(stream)
-            if not self._streams:
-                self._emptied.set()
-            await trio.aclose_forcefully(stream)
+        with self._open.entered(stream):
+            try:
+                if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: the kernel ends a peer that takes nothing for so long
+                    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._user_timeout_ms)
+                await self._handle(stream)
+            except* Exception as group:  # noqa: BLE001
+                log.debug("a connection ended with an error", error=repr(group.exceptions[0]))
+            finally:
+                await trio.aclose_forcefully(stream)
 
 
 async def open_listeners(host: str, port: int, backlog: int) -> list[trio.SocketListener]:

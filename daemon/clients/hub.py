@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import trio
-
 from daemon.clients.auth import Role
 from daemon.journal.journal import Journal
 from daemon.log import log
+from daemon.occupancy import Occupancy
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,8 @@ class Hub:
     def __init__(self, journal: Journal) -> None:
         self.close_code = 1000  # what clients are told when the journal has ended
         self._journal = journal
-        self._clients: dict[int, Client] = {}
+        self._clients: Occupancy[Client] = Occupancy()
         self._ids = itertools.count(1)
-        self._emptied = trio.Event()
 
     def __len__(self) -> int:
         return len(self._clients)
@@ -37,23 +35,16 @@ class Hub:
     def joined(self, role: Role) -> Iterator[Client]:
         """Count a client while the block runs, and tell the others."""
         client = Client(next(self._ids), role)
-        self._clients[client.client_id] = client
-        self._tell("client_joined", client, "client_connected")
         try:
-            yield client
+            with self._clients.entered(client):
+                self._tell("client_joined", client, "client_connected")
+                yield client
         finally:
-            del self._clients[client.client_id]
-            if not self._clients:
-                self._emptied.set()
             self._tell("client_left", client, "client_disconnected")
 
     async def drain(self) -> None:
         """Wait until nobody is connected."""
-        await trio.lowlevel.checkpoint()
-        while self._clients:
-            if self._emptied.is_set():  # it may be waited for by another task too
-                self._emptied = trio.Event()
-            await self._emptied.wait()
+        await self._clients.wait_empty()
 
     def _tell(self, kind: str, client: Client, line: str) -> None:
         log.info(line, session_id=self._journal.session_id, client_id=client.client_id, clients=len(self))

@@ -154,7 +154,7 @@ class Registry:
         if session is not None:
             await session.recorded.wait()
             if session.journal is not None and not session.journal.ended:  # an ended one is about to be closed
-                with session.readers.entered():
+                with session.readers.entered(session.journal):
                     yield session.journal
                 return
         self._record(session_id)

@@ -37,7 +37,7 @@ class Session:
         self.recorded = trio.Event()  # its journal is open, or it has ended
         self.settled = trio.Event()  # its URL answers, or it has ended
         self.ended = trio.Event()  # all it owned is gone
-        self.readers = Occupancy()  # requests that follow its journal
+        self.readers: Occupancy[Journal] = Occupancy()  # requests that follow its journal
         self.mailbox = Mailbox(config.max_prompts)
         self.reason: Reason | None = None
         self.detail: str | None = None
