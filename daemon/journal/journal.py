@@ -22,9 +22,7 @@ from daemon.journal import events, frames
 from daemon.journal.recovery import Recovered
 from daemon.journal.segment import Segment
 
-CHUNK_BYTES = (
-    256 * 1024
-)  # a read this long delays the clients of other sessions by 3 ms at the most (docs/performance.md)
+CHUNK_BYTES = 256 * 1024  # what a longer read would delay other sessions by stands in bench/results.md
 RING_BYTES = 64 * 1024  # a client that falls off it reads the file, which costs little
 RING_EVENTS = 2048
 _EVERYTHING = 1 << 62
