@@ -189,5 +189,6 @@ async def open_scripted_model(
     listeners = await open_listeners("127.0.0.1", 0, 128)
     server = Server(ScriptedModel(script, pace).handle, max_connections=1000, user_timeout=30)
     async with trio.open_nursery() as nursery:
+        url = f"http://127.0.0.1:{port_of(listeners)}"  # asked before a cancellation may have closed them
         await nursery.start(server.serve, listeners)
-        task_status.started(f"http://127.0.0.1:{port_of(listeners)}")
+        task_status.started(url)
