@@ -190,6 +190,7 @@ def _config(values: dict[str, Any]) -> Config:
         **values,
         anthropic_api_key=os.environ.pop("ANTHROPIC_API_KEY", None) or None,
         anthropic_base_url=os.environ.pop("ANTHROPIC_BASE_URL", None) or None,
+        ngrok_authtoken=os.environ.pop("NGROK_AUTHTOKEN", None) or None,
     )
 
 

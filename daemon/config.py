@@ -38,6 +38,7 @@ class Config:
         "auto", "how a session's port gets its URL", choices=("auto", "ngrok", "ngrok-shared", "static", "local")
     )
     public_url: str | None = setting(None, "the public base URL for --tunnel static")
+    shared_port: int = setting(8001, "port of 127.0.0.1 that the proxy of --tunnel static speaks to", range=(0, 65535))
     model: str = setting("claude-sonnet-5-5", "model of a session that names none; `scripted` needs no account")
     script: Path | None = setting(None, "the script that the scripted model plays (default: builds a restaurant menu)")
     script_pace: float = setting(
@@ -65,6 +66,7 @@ class Config:
     # Secrets and addresses with their own standard variables.
     anthropic_api_key: str | None = dataclasses.field(default=None, repr=False)
     anthropic_base_url: str | None = None
+    ngrok_authtoken: str | None = dataclasses.field(default=None, repr=False)
 
     # Deadlines of a connection.
     head_deadline: float = 10.0  # a peer that connects must have sent its request head
@@ -75,6 +77,9 @@ class Config:
     keep_alive: float = 75.0  # an idle API connection
     sse_interval: float = 15.0  # a comment line keeps proxies from closing an event stream
     verify_deadline: float = 20.0  # a new URL must answer through its tunnel
+    tunnel_open: float = 30.0  # a session waits for its first URL
+    tunnel_restore: float = 60.0  # a lost URL may be away before its session ends
+    tunnel_check: float = 10.0  # between two looks at the ngrok agent
 
     # Graces: what a clean end may take before force is used.
     shutdown_grace: float = 5.0  # the whole daemon, whatever clients do
@@ -93,6 +98,7 @@ class Config:
     max_prompts: int = 100  # waiting in one session
     max_clients: int = 1000  # WebSockets of one session
     max_connections: int = 2000  # sockets of one port
+    max_shared_connections: int = 20_000  # sockets of the listener that sessions share
     max_file: int = 16 * MB  # one file that the agent writes or the preview serves
     max_tool_result: int = 64 * 1024  # characters that the model and the journal get of a tool's result
     max_rounds: int = 200  # model replies in one turn

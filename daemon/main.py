@@ -6,8 +6,9 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from daemon.agent.models import SCRIPTED, open_models
 from daemon.api.app import build_app
 from daemon.api.guard import is_loopback
 from daemon.api.server import ApiConnections
+from daemon.clients.mounts import open_mounts
 from daemon.config import Config
 from daemon.errors import ConfigError, first_cause
 from daemon.journal.store import Store
@@ -25,7 +27,9 @@ from daemon.log import log
 from daemon.services import open_services
 from daemon.serving import Server, open_listeners, port_of
 from daemon.sessions.registry import Registry, open_registry
-from tunnel import open_provider
+from tunnel import TunnelError, TunnelProvider
+from tunnel.choose import Wishes, open_provider
+from tunnel.patience import Patience
 
 # s: the launcher of the single binary passes on each signal, which a terminal or a supervisor has sent to both of them.
 _SAME_SIGNAL = 1.0 if getattr(sys, "frozen", False) else 0.0
@@ -49,10 +53,11 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
     check(config)
     with _config_error_alone(), lock_state_dir(config.state_dir), _database(config) as store:
         async with (
+            _listen(config) as listeners,  # first: whatever else is started would be for nothing
             open_services() as services,
             open_models(config) as models,
             open_services() as warming,  # gone before the models, which it may be opening
-            open_provider("local") as tunnels,
+            _open_tunnels(config) as tunnels,
             open_registry(config, store, tunnels, models) as registry,
         ):
             services.start_soon(store.run_checkpoints)
@@ -64,11 +69,31 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
                 grace=config.api_grace,
                 on_drain=connections.close_idle,
             )
-            listeners = await _listen(config)
             await services.start(server.serve, listeners)
             warming.start_soon(models.warm_up)
             host = f"[{config.host}]" if ":" in config.host else config.host
             yield Daemon(f"http://{host}:{port_of(listeners)}", registry)
+
+
+@asynccontextmanager
+async def _open_tunnels(config: Config) -> AsyncIterator[TunnelProvider]:
+    """The provider of URLs; one that could never give any is a `ConfigError`."""
+    wishes = Wishes(
+        name=config.tunnel,
+        folder=config.state_dir / "ngrok",
+        authtoken=config.ngrok_authtoken,
+        public_url=config.public_url,
+        shared_port=config.shared_port,
+        patience=Patience(open=config.tunnel_open, restore=config.tunnel_restore, check=config.tunnel_check),
+    )
+    async with AsyncExitStack() as stack:
+        try:
+            provider = await stack.enter_async_context(open_provider(wishes, partial(open_mounts, config), log))
+        except TunnelError as error:
+            raise ConfigError(f"--tunnel {config.tunnel} cannot work: {error.detail} ({error.code})") from None
+        except OSError as error:
+            raise ConfigError(f"--tunnel {config.tunnel} cannot work: {error.strerror}; set --shared-port") from None
+        yield provider
 
 
 async def run_daemon(config: Config, use: Callable[[Daemon], Awaitable[int]]) -> int:
@@ -105,8 +130,8 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"--host {config.host} can be reached from other machines: set --api-token, or bind 127.0.0.1"
         )
-    if config.tunnel not in {"auto", "local"}:
-        raise ConfigError(f"--tunnel {config.tunnel} is not available in this version; use --tunnel local")
+    if config.tunnel == "static" and not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", config.public_url or ""):
+        raise ConfigError("--tunnel static needs the URL of your proxy: --public-url https://demo.example.com")
     for origin in config.allow_origin:
         if not re.fullmatch(r"https?://[^/*\s]+", origin):
             raise ConfigError(f"--allow-origin {origin} is no origin; it looks like https://example.com, exactly")
@@ -157,11 +182,17 @@ def _database(config: Config) -> Iterator[Store]:
         yield store
 
 
-async def _listen(config: Config) -> list[trio.SocketListener]:
+@asynccontextmanager
+async def _listen(config: Config) -> AsyncIterator[list[trio.SocketListener]]:
     try:
-        return await open_listeners(config.host, config.port, config.backlog)
+        listeners = await open_listeners(config.host, config.port, config.backlog)
     except (OSError, UnicodeError) as error:  # a host that cannot be a name is a UnicodeError
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
             f"cannot listen on {config.host} port {config.port}: {reason}; set --host and --port"
         ) from None
+    try:
+        yield listeners
+    finally:
+        for listener in listeners:
+            listener.socket.close()

@@ -6,7 +6,8 @@ is what ends Hypercorn's shielded send to a client that stopped reading, and wha
 """
 
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import trio
@@ -18,6 +19,10 @@ from daemon.services import open_services
 Handle = Callable[[trio.SocketStream], Awaitable[None]]
 
 _FORCE_GRACE = 1.0  # s: closing a socket by force needs one step of the loop
+
+
+class Full(Exception):
+    """There are as many connections as there may be."""
 
 
 class Server:
@@ -44,6 +49,15 @@ class Server:
     def connections(self) -> int:
         """How many are open."""
         return len(self._open)
+
+    @contextmanager
+    def lent(self, stream: trio.SocketStream) -> Iterator[None]:
+        """Count a connection of another listener as one of this one's, and close it with them. Raises `Full`."""
+        if len(self._open) >= self._max_connections:
+            self.refused += 1
+            raise Full
+        with self._open.entered(stream):
+            yield
 
     async def drain(self) -> None:
         """Wait until no connection is open."""
@@ -73,6 +87,7 @@ class Server:
                     with trio.move_on_after(_FORCE_GRACE, shield=True):
                         for stream in self._open:
                             await trio.aclose_forcefully(stream)
+                        await self.drain()  # those of another listener end in its tasks
 
     async def _connection(self, stream: trio.SocketStream) -> None:
         """One connection; containment point 1 of 2."""

@@ -282,13 +282,14 @@ def test_secrets_leave_the_environment(monkeypatch):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-secret")
     monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("FOOTLIGHT_API_TOKEN", "t0ken")
-    monkeypatch.setenv("NGROK_AUTHTOKEN", "its agent reads it")
+    monkeypatch.setenv("NGROK_AUTHTOKEN", "2auth_secret")
     config = cli._config(parsed())
     assert (config.anthropic_api_key, config.api_token) == ("sk-secret", "t0ken")
     assert config.anthropic_base_url == "http://127.0.0.1:9"
-    assert not {"ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "FOOTLIGHT_API_TOKEN"} & os.environ.keys()
-    assert "NGROK_AUTHTOKEN" in os.environ
-    assert "sk-secret" not in repr(config)
+    assert config.ngrok_authtoken == "2auth_secret"
+    names = {"ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "FOOTLIGHT_API_TOKEN", "NGROK_AUTHTOKEN"}
+    assert not names & os.environ.keys()
+    assert "secret" not in repr(config)
 
 
 def test_empty_key_is_no_key(monkeypatch):

@@ -48,7 +48,7 @@ LAYERS = {
 FOREIGN = {  # package -> who may import it
     "anthropic": ("daemon.agent",),
     "httpx2": ("daemon.agent",),
-    "pyngrok": ("tunnel.ngrok",),
+    "pyngrok": ("tunnel.calls",),
     "trio_websocket": ("daemon.clients",),
     "quart": ("daemon.api",),
     "quart_trio": ("daemon.api",),

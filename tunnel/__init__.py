@@ -1,15 +1,20 @@
 """How a port of this machine gets a URL that others can open.
 
-    async with provider.open(port) as tunnel:
+    async with provider.open(entrance) as tunnel:
         tunnel.url                                # lives exactly as long as the block
 
-__init__.py (the protocol) · local.py (the port's own loopback URL) · probe.py (asking a URL through its tunnel)
+__init__.py (the protocol) · choose.py (which provider) · wanted.py (waited for by many) · local.py (the port's own loopback URL) · ngrok.py (an endpoint a
+session) · shared.py (a path a session, below one URL) · agent.py (the ngrok process, kept running) · endpoints.py (what it
+has open) · leash.py (it ends when we do) · calls.py (pyngrok) · caller.py (its calls, each with an end) · install.py (binary, authtoken, configuration) · codes.py (what ngrok's errors mean) · backoff.py ·
+probe.py (asking a URL through its tunnel)
 """
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
+
+import trio
 
 
 class TunnelError(Exception):
@@ -22,15 +27,67 @@ class TunnelError(Exception):
 
 
 @dataclass(frozen=True)
-class Tunnel:
-    """A public base URL without a trailing slash, `http://…` or `https://…`."""
+class Lost:
+    """The URL does not answer for now."""
 
-    url: str
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A URL answers again, the same or, where `old` and `new` differ, another one."""
+
+    old: str
+    new: str
+    seconds: float  # it was away for
+
+
+class Tunnel:
+    """A public base URL without a trailing slash, `http://…` or `https://…`, and what becomes of it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._tell, self._changes = trio.open_memory_channel[Lost | Restored | TunnelError](inf)
 
     @property
     def websocket_url(self) -> str:
         """The address of the event stream."""
-        return "ws" + self.url.removeprefix("http") + "/ws"
+        return websocket_url(self.url)
+
+    def tell(self, change: Lost | Restored | TunnelError) -> None:
+        """For its provider: what happened, the end of all attempts as a `TunnelError`."""
+        if isinstance(change, Restored):
+            self.url = change.new
+        self._tell.send_nowait(change)
+
+    async def next_change(self) -> Lost | Restored:
+        """Wait for what happens next. Raises `TunnelError` once the URL is given up."""
+        change = await self._changes.receive()
+        if isinstance(change, TunnelError):
+            raise change
+        return change
+
+
+def websocket_url(url: str) -> str:
+    """The address of the event stream below a base URL."""
+    return "ws" + url.removeprefix("http") + "/ws"
+
+
+class Log(Protocol):
+    """Where a provider says what it does: an event's name and its facts."""
+
+    def info(self, event: str, **facts: object) -> None:
+        """What happened."""
+
+    def warning(self, event: str, **facts: object) -> None:
+        """What somebody should know of."""
+
+
+class Entrance(Protocol):
+    """What a provider makes public: a port of 127.0.0.1, and whatever a shared listener needs to serve the same in its place."""
+
+    number: int
 
 
 class TunnelProvider(Protocol):
@@ -38,18 +95,8 @@ class TunnelProvider(Protocol):
 
     name: str
 
-    def open(self, port: int) -> AbstractAsyncContextManager[Tunnel]:
-        """A tunnel to a port of 127.0.0.1. Leaving the block, cancelled or not, takes the URL away before it returns.
+    def open(self, entrance: Entrance) -> AbstractAsyncContextManager[Tunnel]:
+        """A tunnel to an entrance. Leaving the block, cancelled or not, takes the URL away before it returns.
 
         Raises `TunnelError` where there is none to be had.
         """
-
-
-@asynccontextmanager
-async def open_provider(name: str) -> AsyncIterator[TunnelProvider]:
-    """The provider of that name. Leaving ends whatever it runs."""
-    if name != "local":
-        raise TunnelError("unknown_provider", f"there is no tunnel provider {name!r}")
-    from tunnel.local import LocalProvider  # noqa: PLC0415  # a provider imports this module
-
-    yield LocalProvider()

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tunnel import Tunnel
+from tunnel import Entrance, Tunnel
 
 
 class LocalProvider:
@@ -12,6 +12,6 @@ class LocalProvider:
     name = "local"
 
     @asynccontextmanager
-    async def open(self, port: int) -> AsyncIterator[Tunnel]:
+    async def open(self, entrance: Entrance) -> AsyncIterator[Tunnel]:
         """Nothing has to be taken away on leaving: the port is closed by its owner."""
-        yield Tunnel(f"http://127.0.0.1:{port}")
+        yield Tunnel(f"http://127.0.0.1:{entrance.number}")

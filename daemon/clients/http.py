@@ -1,7 +1,7 @@
 """Requests and responses on a session's port, spoken by h11 on a stream of ours."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote
 
@@ -24,12 +24,25 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]  # names in lower case
     head: bytes = field(repr=False)  # all bytes read so far, the head first
+    mount: str = ""  # what was before the path, where a session is one of several on a listener
 
     @property
     def wants_websocket(self) -> bool:
         """Whether it asks for an upgrade."""
         tokens = {token.strip() for token in self.headers.get("connection", "").lower().split(",")}
         return "upgrade" in tokens and self.headers.get("upgrade", "").lower() == "websocket"
+
+    @property
+    def forwarded_https(self) -> bool | None:
+        """Whether the proxy in front was asked by https; for listeners that only a proxy of ours can reach."""
+        said = self.headers.get("x-forwarded-proto")
+        return (
+            said.rpartition(",")[2].strip().lower() == "https" if said is not None else None
+        )  # the last one is its own
+
+    def below(self, mount: str) -> "Request":
+        """The same request, as the session that is mounted there sees it."""
+        return replace(self, mount=mount, path=self.path[len(mount) :], raw_path=self.raw_path[len(mount) :])
 
     @property
     def cookies(self) -> dict[str, str]:

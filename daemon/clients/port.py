@@ -1,7 +1,10 @@
-"""One session's port: /ws, /health and the preview, told apart by the request's head."""
+"""One session's port: /ws, /health and the preview, told apart by the request's head.
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+The same is answered, by the same code, over the connections of a listener that several sessions share (mounts.py).
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 
 import h11
 import trio
@@ -13,8 +16,11 @@ from daemon.clients.preview import Preview
 from daemon.clients.stream import ClientStream
 from daemon.config import Config
 from daemon.services import Services
-from daemon.serving import Server, open_listeners, port_of
+from daemon.serving import Full, Server, open_listeners, port_of
 from daemon.workspace.files import Workspace
+
+# Whose a request is, and how that one sees it; or what is answered.
+Find = Callable[[http.Request], "tuple[Port, http.Request] | http.Response"]
 
 _ANY_ORIGIN = {"Access-Control-Allow-Origin": "*"}
 
@@ -25,44 +31,17 @@ class Port:
     def __init__(self, audience: Audience, tokens: Tokens, workspace: Workspace) -> None:
         self.number = 0
         self.preview = Preview(audience.journal.session_id, workspace, tokens)
-        self._audience = audience
+        self.audience = audience
+        config = audience.config
+        self.server = Server(self.handle, max_connections=config.max_connections, user_timeout=config.user_timeout)
         self._tokens = tokens
         self._opened = trio.current_time()
 
     async def handle(self, socket: trio.SocketStream) -> None:
-        """One connection: requests, until one of them turns it into a WebSocket."""
-        stream = ClientStream(socket, send_deadline=self._audience.config.send_deadline)
-        entry = await self._answer_requests(stream)  # what HTTP needed is given up before a long life as a WebSocket
-        if entry is not None:
-            await serve_client(stream, *entry, self._audience)
+        """One connection of its own."""
+        await converse(socket, lambda request: (self, request), self.audience.config)
 
-    async def _answer_requests(self, stream: ClientStream) -> tuple[Role, Place] | None:
-        """Answer until the peer leaves, or may open its WebSocket: by whose right, and where it goes on."""
-        config = self._audience.config
-        connection = http.HttpConnection(stream, max_head=config.max_head)
-        more, deadline = True, config.head_deadline
-        while more:
-            request = None
-            try:
-                with trio.move_on_after(deadline):
-                    request = await connection.receive()
-            except h11.RemoteProtocolError as error:
-                await connection.refuse(error)
-            if request is None:
-                break
-            if request.path == "/ws" and request.wants_websocket and request.method == "GET":
-                entry = self._entry(request)
-                if not isinstance(entry, http.Response):
-                    stream.put_back(request.head)
-                    return entry
-                more = await connection.answer(request, entry)
-            else:
-                more = await connection.answer(request, await self._respond(request))
-            deadline = config.keep_alive
-        await connection.finish()
-        return None
-
-    def _entry(self, request: http.Request) -> tuple[Role, Place] | http.Response:
+    def entry(self, request: http.Request) -> tuple[Role, Place] | http.Response:
         """Who may open a WebSocket, and where it goes on; or why not."""
         role = self._tokens.role_of(request.token)
         if role is None:
@@ -75,7 +54,8 @@ class Port:
             return http.text(400, "offset is a number from 0")
         return role, Place(offset, request.query.get("epoch") or None)
 
-    async def _respond(self, request: http.Request) -> http.Response:
+    async def respond(self, request: http.Request) -> http.Response:
+        """What a request that is no WebSocket's gets."""
         if request.path == "/ws":
             return http.text(426, "this is a WebSocket", Upgrade="websocket")
         if request.path == "/health":
@@ -95,10 +75,10 @@ class Port:
             return http.text(405, "health is read only", Allow="GET, HEAD, OPTIONS")
         health: dict[str, object] = {"status": "healthy"}
         if self._tokens.role_of(request.token) is not None:
-            journal, commands = self._audience.journal, self._audience.commands
+            journal, commands = self.audience.journal, self.audience.commands
             health |= {
                 "session_id": journal.session_id,
-                "connected_clients": len(self._audience.hub),
+                "connected_clients": len(self.audience.hub),
                 "queued_events": journal.offset - journal.delivered,
                 "queued_prompts": commands.queued_prompts,
                 "offset": journal.offset,
@@ -108,18 +88,68 @@ class Port:
         return http.json(health, **{name.replace("-", "_"): value for name, value in _ANY_ORIGIN.items()})
 
 
+async def converse(socket: trio.SocketStream, find: Find, config: Config) -> None:
+    """One connection: requests, until one of them turns it into a WebSocket.
+
+    Where it is another listener's, a session that ends closes what it is just being asked, or spoken to, over it.
+    """
+    stream = ClientStream(socket, send_deadline=config.send_deadline)
+    found = await _answer_requests(stream, socket, find, config)  # what HTTP needed is given up before a long life
+    if found is not None:
+        port, mounted, role, place = found
+        with suppress(Full), _hosted(port, mounted, socket):
+            await serve_client(stream, role, place, port.audience)
+
+
+def _hosted(port: Port, mounted: bool, socket: trio.SocketStream) -> AbstractContextManager[None]:
+    """While a session speaks over a connection of a shared listener, it is one of the session's own. Raises `Full`."""
+    return port.server.lent(socket) if mounted else nullcontext()
+
+
+async def _answer_requests(
+    stream: ClientStream, socket: trio.SocketStream, find: Find, config: Config
+) -> tuple[Port, bool, Role, Place] | None:
+    """Answer until the peer leaves, or may open its WebSocket: with whom, by whose right, and where it goes on."""
+    connection = http.HttpConnection(stream, max_head=config.max_head)
+    more, deadline = True, config.head_deadline
+    while more:
+        request = None
+        try:
+            with trio.move_on_after(deadline):
+                request = await connection.receive()
+        except h11.RemoteProtocolError as error:
+            await connection.refuse(error)
+        if request is None:
+            break
+        found = find(request)
+        if isinstance(found, http.Response):
+            more = await connection.answer(request, found)
+        else:
+            port, seen = found
+            if seen.path == "/ws" and seen.wants_websocket and seen.method == "GET":
+                entry = port.entry(seen)
+                if not isinstance(entry, http.Response):
+                    stream.put_back(request.head)
+                    return port, bool(seen.mount), *entry
+                more = await connection.answer(request, entry)
+            else:
+                with _hosted(port, bool(seen.mount), socket):
+                    more = await connection.answer(request, await port.respond(seen))
+        deadline = config.keep_alive
+    await connection.finish()
+    return None
+
+
 @asynccontextmanager
 async def open_port(
     services: Services, audience: Audience, tokens: Tokens, workspace: Workspace
 ) -> AsyncIterator[Port]:
     """Listen on a free port of 127.0.0.1 as a service: it answers until the session's body and farewell are over."""
-    config: Config = audience.config
     port = Port(audience, tokens, workspace)
-    listeners = await open_listeners("127.0.0.1", 0, config.backlog)
+    listeners = await open_listeners("127.0.0.1", 0, audience.config.backlog)
     port.number = port_of(listeners)
-    server = Server(port.handle, max_connections=config.max_connections, user_timeout=config.user_timeout)
     try:
-        await services.start(server.serve, listeners)
+        await services.start(port.server.serve, listeners)
     except BaseException:
         for listener in listeners:
             listener.socket.close()

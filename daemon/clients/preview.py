@@ -50,9 +50,10 @@ class Preview:
     def _let_in(self, request: Request) -> Response:
         rest = {name: value for name, value in request.query.items() if name != "token"}
         # One leading slash: `//host/` would be another site.
-        clean = "/" + request.raw_path.lstrip("/\\") + (f"?{urlencode(rest)}" if rest else "")
-        cookie = f"{self._cookie}={self._tokens.preview}; Path=/; HttpOnly; SameSite=Lax" + (
-            "; Secure" if self.secure else ""
+        clean = f"{request.mount}/" + request.raw_path.lstrip("/\\") + (f"?{urlencode(rest)}" if rest else "")
+        secure = self.secure if not request.mount or request.forwarded_https is None else request.forwarded_https
+        cookie = f"{self._cookie}={self._tokens.preview}; Path={request.mount}/; HttpOnly; SameSite=Lax" + (
+            "; Secure" if secure else ""
         )
         return Response(302, b"", {"Location": clean, "Set-Cookie": cookie, "Cache-Control": "no-store"})
 
@@ -61,9 +62,8 @@ class Preview:
         try:
             name, opened = self._open(path)
         except IsADirectoryError:
-            return Response(
-                302, b"", {"Location": quote("/" + path, errors="surrogateescape") + "/", "Cache-Control": _CACHE}
-            )
+            folder = request.mount + quote("/" + path, errors="surrogateescape") + "/"
+            return Response(302, b"", {"Location": folder, "Cache-Control": _CACHE})
         except Refused:
             waiting = "there is no page yet; the agent has not written index.html" if not path else "no such file"
             return text(404, waiting, Cache_Control=_CACHE)

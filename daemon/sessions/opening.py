@@ -26,7 +26,7 @@ from daemon.sessions.lifecycle import Reason
 from daemon.sessions.recovery import open_proven
 from daemon.sessions.session import Session
 from daemon.workspace.files import open_workspace
-from tunnel import Tunnel, TunnelProvider
+from tunnel import Restored, Tunnel, TunnelError, TunnelProvider
 from tunnel.probe import verify
 
 
@@ -51,10 +51,14 @@ async def open_session(
             async with (
                 open_services() as services,
                 open_port(services, audience, session.tokens, workspace) as port,
-                tunnels.open(port.number) as tunnel,
+                tunnels.open(port) as tunnel,
             ):
                 try:
-                    await _check(session, port, tunnel, tunnels.name, config)
+                    await _check(session, port, tunnel.url, config)
+                    log.info(
+                        "tunnel_created", session_id=session.session_id, provider=tunnels.name, url=tunnel.websocket_url
+                    )
+                    log.info("tunnel_stable", session_id=session.session_id)
                     session.agent = Agent(
                         journal=journal,
                         present=present,
@@ -68,6 +72,7 @@ async def open_session(
                     )
                     services.start_soon(session.agent.deltas.run)
                     session.opened(tunnel)
+                    services.start_soon(_follow, session, tunnel, port, config)
                     session.agent.announce_preview()
                     yield session
                 except Exception as error:
@@ -93,16 +98,25 @@ def _begin(session: Session, journal: Journal) -> None:
     log.info("spawned", run_id=session.run_id)
 
 
-async def _check(session: Session, port: Port, tunnel: Tunnel, provider: str, config: Config) -> None:
+async def _check(session: Session, port: Port, url: str, config: Config) -> None:
     """The URL must answer through its tunnel, as this session, before anyone is told of it."""
-    port.preview.secure = tunnel.url.startswith("https")
-    name = session.session_id
+    port.preview.secure = url.startswith("https")
+    expected = f'"session_id":"{session.session_id}"'.encode()
     headers = {"Authorization": f"Bearer {session.tokens.watch}"}
-    await verify(
-        f"{tunnel.url}/health", f'"session_id":"{name}"'.encode(), headers=headers, deadline=config.verify_deadline
-    )
-    log.info("tunnel_created", session_id=name, provider=provider, url=tunnel.websocket_url)
-    log.info("tunnel_stable", session_id=name)
+    await verify(f"{url}/health", expected, headers=headers, deadline=config.verify_deadline)
+
+
+async def _follow(session: Session, tunnel: Tunnel, port: Port, config: Config) -> None:
+    """Tell what becomes of the URL; without one the session cannot go on."""
+    try:
+        while True:
+            change = await tunnel.next_change()
+            if isinstance(change, Restored):
+                await _check(session, port, change.new, config)
+            session.tunnel_changed(change)
+    except TunnelError as error:
+        session.fail(error)
+        session.scope.cancel()
 
 
 async def _farewell(session: Session, journal: Journal, hub: Hub, grace: float) -> None:

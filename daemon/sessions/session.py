@@ -18,7 +18,7 @@ from daemon.occupancy import Occupancy
 from daemon.sessions.lifecycle import STEP_OF, TRANSITIONS, Phase, Reason, Status, Step, advance, shown
 from daemon.sessions.mailbox import Mailbox, check_prompt
 from daemon.sessions.record import Failure, Record, SessionView, view_of
-from tunnel import Tunnel, TunnelError
+from tunnel import Lost, Restored, Tunnel, TunnelError, websocket_url
 
 _UNKNOWN = Failure("internal_error", "the session failed; the log says more")
 
@@ -174,6 +174,23 @@ class Session:
         self.save()
         self.settled.set()
         log.info("url_published", session_id=self.session_id)
+
+    def tunnel_changed(self, change: Lost | Restored) -> None:
+        """Its URL does not answer for now, or one does again."""
+        assert self.journal is not None
+        name = self.session_id
+        if isinstance(change, Lost):
+            self.journal.append("tunnel_lost", code=change.code, detail=change.detail)
+            log.warning("tunnel_lost", session_id=name, code=change.code, detail=change.detail)
+            return
+        old, new = websocket_url(change.old), websocket_url(change.new)
+        if old != new:
+            self.journal.append("websocket_url_changed", old=old, new=new)
+            for line, fields in (("url_changed", {}), ("url_old", {"url": old}), ("url_new", {"url": new})):
+                log.warning(line, session_id=name, **fields)
+        seconds = round(change.seconds, 3)
+        self.journal.append("tunnel_restored", websocket_url=new, seconds=seconds)
+        log.info("tunnel_restored", session_id=name, url=new, seconds=seconds)
 
     def fail(self, error: BaseException) -> None:
         """It cannot go on; what the API will say of it."""

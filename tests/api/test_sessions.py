@@ -332,11 +332,11 @@ class NoTunnel:
         self._refuses = refuses
 
     @asynccontextmanager
-    async def open(self, port):
+    async def open(self, entrance):
         if self._refuses:
             raise TunnelError("ERR_TEST", "no tunnel today")
         await trio.sleep_forever()
-        yield Tunnel(f"http://127.0.0.1:{port}")
+        yield Tunnel(f"http://127.0.0.1:{entrance.number}")
 
 
 async def test_wait_is_bounded_when_no_url_comes(daemon):

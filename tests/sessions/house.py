@@ -17,7 +17,7 @@ from daemon.services import open_services
 from daemon.sessions.registry import Registry, open_registry
 from daemon.testing import test_config as make_config
 from tests.support import children, descriptors, kinds
-from tunnel import Tunnel, TunnelProvider
+from tunnel import Entrance, Tunnel, TunnelProvider
 from tunnel.local import LocalProvider
 
 
@@ -32,7 +32,8 @@ class Tunnels:
         self.alive: set[str] = set()  # URLs
 
     @asynccontextmanager
-    async def open(self, port: int) -> AsyncIterator[Tunnel]:
+    async def open(self, entrance: Entrance) -> AsyncIterator[Tunnel]:
+        port = entrance.number
         self.ports.append(port)
         url = ""
         try:
@@ -77,7 +78,7 @@ class Crashes(Tunnels):
         self._which = which
 
     @asynccontextmanager
-    async def open(self, port: int) -> AsyncIterator[Tunnel]:
+    async def open(self, entrance: Entrance) -> AsyncIterator[Tunnel]:
         mine = len(self.ports) == self._which
 
         async def watch() -> None:
@@ -85,7 +86,7 @@ class Crashes(Tunnels):
             if mine:
                 raise self._error
 
-        async with super().open(port) as tunnel, trio.open_nursery() as nursery:
+        async with super().open(entrance) as tunnel, trio.open_nursery() as nursery:
             nursery.start_soon(watch)
             yield tunnel
             nursery.cancel_scope.cancel()
@@ -99,8 +100,8 @@ class LeadsNowhere(Tunnels):
         self._url = url
 
     @asynccontextmanager
-    async def open(self, port: int) -> AsyncIterator[Tunnel]:
-        self.ports.append(port)
+    async def open(self, entrance: Entrance) -> AsyncIterator[Tunnel]:
+        self.ports.append(entrance.number)
         yield Tunnel(self._url)
 
 

@@ -90,8 +90,8 @@ class FailsToOpen(Tunnels):
         self.error = error
 
     @asynccontextmanager
-    async def open(self, port):
-        self.ports.append(port)
+    async def open(self, entrance):
+        self.ports.append(entrance.number)
         raise self.error
         yield
 
@@ -100,8 +100,8 @@ class FailsToClose(Tunnels):
     """Cannot say that the URL is gone."""
 
     @asynccontextmanager
-    async def open(self, port):
-        async with super().open(port) as tunnel:
+    async def open(self, entrance):
+        async with super().open(entrance) as tunnel:
             yield tunnel
         raise TunnelError("agent_gone", "the agent did not answer")
 
