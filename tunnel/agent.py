@@ -65,9 +65,10 @@ class Agent:
 
     # --- the agent's life
 
-    async def run(self) -> None:
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
         """Keep an agent running until cancelled; its caller ends the process."""
         async with trio.open_nursery() as self._nursery:
+            task_status.started()
             backoff = Backoff()
             while not self.closing:
                 began, self._needed = trio.current_time(), trio.Event()
@@ -246,13 +247,17 @@ class Agent:
             self.endpoints.ghosts.add(endpoint.name)  # in case it takes longer than we may wait
             await endpoint.creating.wait()
             self.endpoints.ghosts.discard(endpoint.name)
-        if self._process is None or endpoint.tunnel is None:
+        process = self._process
+        if process is None or endpoint.tunnel is None:
             return
         try:
-            await self._delete(self._process, endpoint.name)
+            await self._delete(process, endpoint.name)
         except TunnelError as error:
             if error.code != "ngrok_unreachable":  # that is: gone with its agent
-                self._leash.signal(signal.SIGKILL)  # a URL must not outlive its session, whatever it costs the others
+                # A URL must not outlive its session, whatever it costs the others.
+                self._leash.signal(signal.SIGKILL)
+                while self._process is process:
+                    await self._changed.wait()
 
     async def _delete(self, process: calls.Process, name: str) -> None:
         await self._call(self.patience.delete, calls.delete, process.api, name, self._secret)
@@ -267,15 +272,15 @@ async def open_agent(leash: Leash, secret: str, log: Log, patience: Patience) ->
     agent, ended = Agent(leash, secret, log, patience), trio.Event()
     running = trio.CancelScope(shield=True, deadline=inf)  # ends with the body
 
-    async def run() -> None:
+    async def run(task_status: trio.TaskStatus[None]) -> None:
         try:
             with running:
-                await agent.run()
+                await agent.run(task_status)
         finally:
             ended.set()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
+        await nursery.start(run)
         try:
             yield agent
         finally:

@@ -156,10 +156,7 @@ def _rest_of(popen: Any) -> str:
 
 def _quiet() -> None:
     """Keep pyngrok's log to itself, which quotes the authtoken, and proxies away from the agent's own port."""
-    logger = logging.getLogger("pyngrok")
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
-        logger.propagate = False
+    logging.getLogger("pyngrok").setLevel(logging.CRITICAL + 1)
     hosts = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     if _LOCAL not in hosts.split(","):
         os.environ["no_proxy"] = ",".join(filter(None, [hosts, _LOCAL, "localhost"]))

@@ -22,7 +22,7 @@ from typing import Any
 
 import trio
 
-from tests.standins.edge import Edge, open_edge
+from tests.standins.edge import Edge, Route, open_edge
 
 AGENT = Path(__file__).parent / "ngrok"
 TOKEN = "2aBcDeFgHiJkLmNoPqRsTuVwXyZ_1234567890abcdefghijk"  # the stand-in's own
@@ -111,7 +111,7 @@ class Cloud:
         for agent in self.agents:
             for name in [name for name, given in agent.names.items() if given == url]:
                 del agent.names[name]
-                self.edge.offline(url)
+                self.edge.offline(url, name)
                 self.edge.nursery.start_soon(partial(agent.send, do="stop", name=name))
 
     def signal_agent(self, number: signal.Signals) -> None:
@@ -124,10 +124,12 @@ class Cloud:
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """One connection of an agent's."""
-        lines = _lines(stream)
+        lines = _Lines(stream)
         async with stream:
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError, StopAsyncIteration):
-                first = await anext(lines)
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                first = await lines.next()
+                if first is None:
+                    return
                 if first["kind"] == "faults":
                     if first.get("use"):
                         setattr(self.faults, first["use"], max(0, getattr(self.faults, first["use"]) - 1))
@@ -136,7 +138,7 @@ class Cloud:
                 else:
                     await self._session(stream, lines, first)
 
-    async def _session(self, stream: trio.SocketStream, lines: AsyncIterator[Any], login: dict[str, Any]) -> None:
+    async def _session(self, stream: trio.SocketStream, lines: "_Lines", login: dict[str, Any]) -> None:
         if error := self._login_error(login["token"]):
             await stream.send_all(json.dumps({"error": error}).encode() + b"\n")
             return
@@ -144,7 +146,7 @@ class Cloud:
         self.agents.append(agent)
         try:
             await agent.send(cookie=login["cookie"] or secrets.token_hex(8))
-            async for message in lines:
+            while (message := await lines.next()) is not None:
                 if "joined" in message:
                     if message["joined"] in agent.joined:
                         agent.joined[message["joined"]].set()
@@ -152,13 +154,13 @@ class Cloud:
                     await agent.send(answer=message["number"], **self._bind(agent, message))
                 else:
                     url = agent.names.pop(message["name"], None)
-                    if url is not None and url not in agent.names.values():
-                        self.edge.offline(url)
+                    if url is not None:
+                        self.edge.offline(url, message["name"])
                     await agent.send(answer=message["number"])
         finally:
             self.agents.remove(agent)
-            for url in agent.names.values():
-                self.edge.offline(url)
+            for name, url in agent.names.items():
+                self.edge.offline(url, name)
                 self.edge.cut(url)
 
     def _login_error(self, token: str) -> str:
@@ -196,7 +198,8 @@ class Cloud:
         self._mine.add(url)
         agent.names[asked["name"]] = url
         self.history.append((asked["name"], url))
-        self.edge.online(url, asked["upstream"], partial(self._join, agent), free=self.plan == "free")
+        route = Route(asked["upstream"], partial(self._join, agent), self.plan == "free")
+        self.edge.online(url, asked["name"], route)
         return {"url": url}
 
     async def _join(self, agent: AgentSession, peer: str) -> None:
@@ -214,12 +217,22 @@ def _refusal(code: str, text: str = "refused") -> dict[str, str]:
     return {"error": f"failed to start tunnel: {text}\r\n\r\n{code}\r\n"}
 
 
-async def _lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[Any]:
-    rest = b""
-    while data := await stream.receive_some(65536):
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            yield json.loads(line)
+class _Lines:
+    """JSON values, one a line."""
+
+    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
+        self._stream = stream
+        self._rest = b""
+
+    async def next(self) -> Any:
+        """The next one; None at the end."""
+        while b"\n" not in self._rest:
+            more = await self._stream.receive_some(65536)
+            if not more:
+                return None
+            self._rest += more
+        line, _, self._rest = self._rest.partition(b"\n")
+        return json.loads(line)
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """The stand-in's edge: public URLs, told apart by address, led to the upstreams that agents have bound.
 
-`*.localhost` may not resolve, so a name is an address of 127.0.0.0/8; all have one port. An address that was ever given out
-keeps its listener: what is offline is answered as ngrok's edge does, 404 with its own error header.
+`*.localhost` may not resolve, so a name is an address of 127.0.0.0/8; all have one port. What is offline is answered as ngrok's
+edge does: 404 with an error header of its own.
 """
 
 import random
@@ -55,7 +55,7 @@ class Edge:
             self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
             self._context.load_cert_chain(certificate)
         self._addresses = addresses
-        self._routes: dict[str, list[Route]] = {}
+        self._routes: dict[str, dict[str, Route]] = {}  # by URL, by the endpoint's name
         self._open: dict[trio.SocketStream, str] = {}
 
     @property
@@ -63,21 +63,26 @@ class Edge:
         """How many public connections are open."""
         return len(self._open)
 
+    def listen(self) -> None:
+        """At every name that may be given out, from the start: what a test counts does not change."""
+        for address in self._addresses:
+            listener = trio.SocketListener(_listen(address, self.port))
+            self.nursery.start_soon(trio.serve_listeners, partial(self._serve, self._url(address)), [listener])
+
+    def _url(self, address: str) -> str:
+        return f"http{'s' if self._context else ''}://{address}:{self.port}"
+
     def new_url(self) -> str:
         """A name that nothing has had."""
-        address = self._addresses.pop()
-        url = f"http{'s' if self._context else ''}://{address}:{self.port}"
-        listener = _listen(address, self.port)
-        self.nursery.start_soon(trio.serve_listeners, partial(self._serve, url), [trio.SocketListener(listener)])
-        return url
+        return self._url(self._addresses.pop())
 
-    def online(self, url: str, upstream: str, join: Callable[[str], Awaitable[None]], *, free: bool) -> None:
+    def online(self, url: str, name: str, route: Route) -> None:
         """Lead a URL to an upstream; several on one URL share its traffic."""
-        self._routes.setdefault(url, []).append(Route(upstream, join, free))
+        self._routes.setdefault(url, {})[name] = route
 
-    def offline(self, url: str) -> None:
-        """Lead it nowhere; connections that are open stay."""
-        self._routes.pop(url, None)
+    def offline(self, url: str, name: str) -> None:
+        """Lead it there no more; connections that are open stay."""
+        self._routes.get(url, {}).pop(name, None)
 
     def cut(self, url: str | None = None) -> None:
         """Cut the connections of a URL, or all."""
@@ -104,7 +109,7 @@ class Edge:
         if request is None:
             return
         routes = self._routes.get(url)
-        route = random.choice(routes) if routes else None
+        route = random.choice(list(routes.values())) if routes else None
         error = self.error or ("" if route is not None else "ERR_NGROK_3200")
         if not error and route is not None and route.free and _shows_interstitial(request):
             error = "ERR_NGROK_6024"
@@ -218,5 +223,7 @@ async def open_edge(folder: Path, *, tls: bool) -> AsyncIterator[Edge]:
     port = probe.getsockname()[1]
     probe.close()
     async with trio.open_nursery() as nursery:
-        yield Edge(nursery, addresses, port, certificate)
+        edge = Edge(nursery, addresses, port, certificate)
+        edge.listen()
+        yield edge
         nursery.cancel_scope.cancel()
