@@ -16,6 +16,7 @@ TABLES = (
     "startup",
     "idle",
     "api",
+    "tunnel",
 )  # modules of this folder, in the order they are shown
 
 

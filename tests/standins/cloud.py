@@ -236,9 +236,9 @@ class _Lines:
 
 
 @asynccontextmanager
-async def open_cloud(folder: Path, *, plan: str = "paid", tls: bool = False) -> AsyncIterator[Cloud]:
+async def open_cloud(folder: Path, *, plan: str = "paid", tls: bool = False, names: int = 300) -> AsyncIterator[Cloud]:
     """A cloud of its own, with an agent's executable of its own: pyngrok keeps one process for each path."""
-    async with open_edge(folder, tls=tls) as edge:
+    async with open_edge(folder, tls=tls, names=names) as edge:
         cloud = Cloud(folder, plan, edge)
         listeners = await edge.nursery.start(partial(trio.serve_tcp, cloud.serve, 0, host="127.0.0.1"))
         port = listeners[0].socket.getsockname()[1]

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import trio
 
-_NAMES = 300  # that one certificate is for
 _STATUS = {
     "ERR_NGROK_3200": b"404 Not Found",
     "ERR_NGROK_6024": b"200 OK",
@@ -195,15 +194,13 @@ def _listen(address: str, port: int) -> trio.socket.SocketType:
 
 
 @asynccontextmanager
-async def open_edge(folder: Path, *, tls: bool) -> AsyncIterator[Edge]:
-    """An edge with names of its own and, with `tls`, a certificate for all of them."""
-    addresses = [
-        f"127.{random.randint(1, 254)}.{random.randint(1, 254)}.{number % 250 + 2}" for number in range(_NAMES)
-    ]
+async def open_edge(folder: Path, *, tls: bool, names: int) -> AsyncIterator[Edge]:
+    """An edge with so many names and, with `tls`, a certificate for all of them."""
+    addresses = [f"127.{random.randint(1, 254)}.{random.randint(1, 254)}.{number % 250 + 2}" for number in range(names)]
     certificate = None
     if tls:
         certificate = folder / "edge.pem"
-        names = ",".join(f"IP:{address}" for address in addresses)
+        alternatives = ",".join(f"IP:{address}" for address in addresses)
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
         command += [
             "-days",
@@ -211,7 +208,7 @@ async def open_edge(folder: Path, *, tls: bool) -> AsyncIterator[Edge]:
             "-subj",
             "/CN=edge",
             "-addext",
-            f"subjectAltName={names}",
+            f"subjectAltName={alternatives}",
             "-keyout",
             str(folder / "key.pem"),
         ]
