@@ -24,7 +24,7 @@ from tunnel.calls import endpoints
 from tunnel.choose import Wishes
 from tunnel.leash import Leash
 from tunnel.patience import Patience
-from tunnel.probe import fetch
+from tunnel.probe import ask, verify
 
 # The product's own order of things, faster.
 PATIENCE = Patience(open=8, restore=6, remove=3, check=0.5, stop=2, start=3, create=4, ask=0.5, delete=1, hang=0.5)
@@ -362,13 +362,27 @@ async def much_log(stage: Stage) -> None:
         assert await body_at(tunnel) == b"x"
 
 
-@case("edge answers with an error of the account's", "its code is in the answer's header, and recognised")
+@case("edge answers with an error of the account's", "recognised by its header: the code is the session's error")
 async def edge_error(stage: Stage) -> None:
     async with stage.opened() as tunnel:
         stage.cloud.edge.error = "ERR_NGROK_727"
         async with stage.measured():
-            assert (await fetch(tunnel.url + "/health", {}))[0] == 429
+            with pytest.raises(TunnelError, match="requests for this month") as error:
+                await verify(tunnel.url + "/health", b"x", headers={}, deadline=0.5)
+        assert error.value.code == "ERR_NGROK_727"
         stage.cloud.edge.error = ""
+
+
+@case(
+    "free plan: the page that browsers get first", "not shown to the check; a browser gets it, recognised", plan="free"
+)
+async def interstitial(stage: Stage) -> None:
+    browser = {"User-Agent": "Mozilla/5.0"}
+    async with stage.opened() as tunnel, stage.measured():
+        assert (await ask(tunnel.url + "/health", browser)).edge_error == "ERR_NGROK_6024"
+        cookie = {"Cookie": "abuse_interstitial=127.0.0.1", **browser}
+        assert (await ask(tunnel.url + "/health", cookie)).edge_error is None
+        await verify(tunnel.url + "/health", b"x", headers=browser, deadline=2)
 
 
 async def table() -> None:
