@@ -4,22 +4,36 @@ In a plain nursery a cancellation reaches the body and its helpers at once. A se
 ended, so its listener is cancelled only after the body has left (the idea is tricycle's service nursery).
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from functools import partial
 from math import inf
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import trio
 
 
 class Services:
-    """Made by `open_services`."""
+    """Made by `open_services`. A class, as each session has one: a generator takes 1 KB more."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self.nursery = nursery
+    nursery: trio.Nursery
+
+    def __init__(self) -> None:
+        self._opening = trio.open_nursery()
+        self._context = copy_context()
         self._scopes: set[trio.CancelScope] = set()
         self._leaving = False
+
+    async def __aenter__(self) -> Self:
+        self.nursery = await self._opening.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        self.leave()
+        return await self._opening.__aexit__(kind, error, traceback)
 
     async def start(self, serve: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """Run a task until the body has left; what it gives to `task_status.started`."""
@@ -27,7 +41,8 @@ class Services:
 
     def start_soon(self, serve: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """The same for a task that has no ready moment."""
-        self.nursery.start_soon(partial(self.outlive, serve, *args))
+        # In the context of who opened the services: a request that asks for a session would otherwise live as long as that.
+        self._context.run(self.nursery.start_soon, partial(self.outlive, serve, *args))
 
     async def outlive(self, serve: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> None:
         """Await a call that a cancellation from outside reaches only once the body has left.
@@ -69,12 +84,6 @@ class _Started:
         self._then()
 
 
-@asynccontextmanager
-async def open_services() -> AsyncIterator[Services]:
+def open_services() -> Services:
     """A nursery whose tasks are cancelled when the body has left, not before; a crash of one cancels the body."""
-    async with trio.open_nursery() as nursery:
-        services = Services(nursery)
-        try:
-            yield services
-        finally:
-            services.leave()
+    return Services()

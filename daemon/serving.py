@@ -7,17 +7,19 @@ is what ends Hypercorn's shielded send to a client that stopped reading, and wha
 
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
+from errno import EMFILE, ENFILE, ENOBUFS, ENOMEM
 
 import trio
 
 from daemon.log import log
 from daemon.occupancy import Occupancy
-from daemon.services import open_services
+from daemon.services import Services, open_services
 
 Handle = Callable[[trio.SocketStream], Awaitable[None]]
 
+_FULL = {EMFILE, ENFILE, ENOBUFS, ENOMEM}  # what accepting fails with until something is given back
+_FULL_PAUSE = 0.1  # s
 _FORCE_GRACE = 1.0  # s: closing a socket by force needs one step of the loop
 
 
@@ -27,6 +29,8 @@ class Full(Exception):
 
 class Server:
     """The connections of one accept loop."""
+
+    _lent = 0  # of them are another loop's
 
     def __init__(
         self,
@@ -56,8 +60,12 @@ class Server:
         if len(self._open) >= self._max_connections:
             self.refused += 1
             raise Full
-        with self._open.entered(stream):
-            yield
+        self._lent += 1
+        try:
+            with self._open.entered(stream):
+                yield
+        finally:
+            self._lent -= 1
 
     async def drain(self) -> None:
         """Wait until no connection is open."""
@@ -72,22 +80,45 @@ class Server:
         force: when it returns, no socket of it is open.
         """
         async with open_services() as connections:  # so that what is under way may finish after the loop has gone
-            async with trio.open_nursery() as accepting:
-                handle = partial(connections.outlive, self._connection)
-                accept = partial(trio.serve_listeners, handler_nursery=connections.nursery)
-                await accepting.start(accept, handle, list(listeners))
-                task_status.started()
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    accepting.cancel_scope.cancel()
-                    with trio.move_on_after(self._grace, shield=True):
-                        await self._on_drain()
-                        await self.drain()
-                    with trio.move_on_after(_FORCE_GRACE, shield=True):
-                        for stream in self._open:
-                            await trio.aclose_forcefully(stream)
-                        await self.drain()  # those of another listener end in its tasks
+            await self.serve_among(connections, listeners, task_status=task_status)
+
+    async def serve_among(
+        self,
+        services: Services,
+        listeners: Sequence[trio.SocketListener],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """The same as one of the services, with each connection as another: they are cancelled when the services are."""
+        first, *others = listeners
+        try:
+            for listener in others:
+                services.start_soon(self._accept, listener, services)
+            task_status.started()
+            await self._accept(first, services)  # in this task, as there is one for each session
+        finally:
+            for listener in listeners:
+                listener.socket.close()
+            with trio.move_on_after(self._grace, shield=True):
+                await self._on_drain()
+                await self.drain()
+            with trio.move_on_after(_FORCE_GRACE, shield=True):
+                for stream in self._open:
+                    await trio.aclose_forcefully(stream)
+                if self._lent:
+                    await self.drain()  # they end in another listener's tasks
+
+    async def _accept(self, listener: trio.SocketListener, connections: Services) -> None:
+        """Begin a task for each connection until the listener is closed."""
+        with suppress(trio.ClosedResourceError):
+            while True:
+                try:  # without a name for the stream, which would keep a closed one until the next
+                    connections.start_soon(self._connection, await listener.accept())
+                except OSError as error:
+                    if error.errno not in _FULL:
+                        raise
+                    log.error("no connection can be accepted", error=error.strerror)
+                    await trio.sleep(_FULL_PAUSE)
 
     async def _connection(self, stream: trio.SocketStream) -> None:
         """One connection; containment point 1 of 2."""

@@ -1,3 +1,5 @@
+from contextvars import ContextVar
+
 import pytest
 import trio
 
@@ -229,3 +231,24 @@ async def test_nothing_is_left_when_cancelled_at_any_step():
         for at in range(1, steps + 1):
             await steps_of(body, at)
             assert running == 0
+
+
+async def test_a_service_does_not_keep_what_its_starter_had_in_its_context():
+    """A session is asked for by a request and outlives it; the request must not live on in the session's context."""
+    found, asked = [], ContextVar("asked", default=None)
+
+    async def serve():
+        found.append(asked.get())
+
+    async def request(services):
+        asked.set("a request")
+        services.start_soon(serve)
+
+    with trio.fail_after(2):
+        asked.set("the opener's")
+        async with open_services() as services, trio.open_nursery() as nursery:
+            nursery.start_soon(request, services)
+            await trio.testing.wait_all_tasks_blocked()
+            await request(services)
+            await trio.testing.wait_all_tasks_blocked()
+    assert found == ["the opener's", "the opener's"]

@@ -1,7 +1,11 @@
 """The accept loop, over real sockets."""
 
+import errno
+import gc
+import os
 import socket
 import struct
+import weakref
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -363,3 +367,66 @@ async def test_listening_on_a_taken_port_is_an_os_error_and_leaves_nothing():
     finally:
         for listener in listeners:
             await listener.aclose()
+
+
+async def test_every_listener_is_served_and_closed():
+    server, before = Server(echo, max_connections=10, user_timeout=1), descriptors()
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            listeners = [(await open_listeners("127.0.0.1", 0, 10))[0] for _ in range(3)]
+            await nursery.start(server.serve, listeners)
+            ports = [port_of([listener]) for listener in listeners]
+            for port in ports:
+                async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                    assert await ask(stream) == b"hello"
+            nursery.cancel_scope.cancel()
+    assert descriptors() == before
+    for port in ports:
+        with pytest.raises(OSError, match="connect"):
+            await trio.open_tcp_stream("127.0.0.1", port)
+
+
+class Failing:
+    """A listener whose first `accept` fails."""
+
+    def __init__(self, listener, number):
+        self.socket = listener.socket
+        self._listener = listener
+        self._errors = [OSError(number, os.strerror(number))]
+
+    async def accept(self):
+        await trio.lowlevel.checkpoint()
+        if self._errors:
+            raise self._errors.pop()
+        return await self._listener.accept()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+async def test_accepting_goes_on_when_there_was_no_descriptor_or_memory(number):
+    server = Server(echo, max_connections=10, user_timeout=1)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            (listener,) = await open_listeners("127.0.0.1", 0, 10)
+            await nursery.start(server.serve, [Failing(listener, number)])
+            async with await trio.open_tcp_stream("127.0.0.1", port_of([listener])) as stream:
+                assert await ask(stream) == b"hello"
+            nursery.cancel_scope.cancel()
+
+
+async def test_any_other_error_of_accepting_comes_out_and_closes_the_listener():
+    before = descriptors()
+    (listener,) = await open_listeners("127.0.0.1", 0, 10)
+    with trio.fail_after(5), pytest.RaisesGroup(OSError):
+        await Server(echo, max_connections=10, user_timeout=1).serve([Failing(listener, errno.EINVAL)])
+    assert descriptors() == before
+
+
+async def test_a_closed_connection_is_not_kept_until_the_next_one():
+    async with serving(echo) as (server, connect):
+        async with await connect() as stream:
+            assert await ask(stream) == b"hello"
+            kept = weakref.ref(next(iter(server._open)))
+        await until(lambda: server.connections == 0)
+        await trio.testing.wait_all_tasks_blocked()
+        gc.collect()
+        assert kept() is None

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
@@ -21,14 +20,15 @@ from daemon.config import Config
 from daemon.errors import CallerError
 from daemon.journal.cursor import Cursor, EndOfJournal
 from daemon.journal.frames import close_frame
-from daemon.journal.journal import Gap, Journal
+from daemon.journal.journal import Frames, Gap, Journal
 from daemon.journal.present import Present
+from daemon.journal.segment import Stored
 
 TOO_SLOW, VIOLATION, TOO_MANY = 4001, 4502, 4503
 _VIOLATIONS = {1002, 1007}  # what wsproto says of a frame that no client may send
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a client wants to go on."""
 
@@ -65,93 +65,133 @@ async def serve_client(stream: ClientStream, role: Role, place: Place, audience:
     """Speak to one client until it leaves, is evicted, or the journal has ended. Cancelled, its socket is closed by the caller."""
     config = audience.config
     async with trio.open_nursery() as nursery:
-        with trio.move_on_after(config.head_deadline) as opening:
-            stream.on_end = opening.cancel  # wrap_server_stream would wait for ever (D17)
-            request = await wrap_server_stream(nursery, stream, message_queue_size=1, max_message_size=config.max_frame)
-            ws = await request.accept()
-            stream.last_word = partial(_last_word, ws)
-        if opening.cancelled_caught:
-            nursery.cancel_scope.cancel()
-            return
-        if len(audience.hub) >= config.max_clients:
+        ws = await _open(nursery, stream, config)
+        if ws is not None and len(audience.hub) >= config.max_clients:
             await _close(ws, Close(TOO_MANY, "too many clients"), config.drain_grace)
-        else:
+        elif ws is not None:
             with audience.hub.joined(role) as client:
-                await _converse(ws, stream, client, place, audience)
+                await _Conversation(nursery, ws, stream, client, audience).run(place)
         nursery.cancel_scope.cancel()
+    await stream.aclose()  # the library's own end may have been cancelled before the last word
 
 
-async def _converse(
-    ws: WebSocketConnection, stream: ClientStream, client: Client, place: Place, audience: Audience
-) -> None:
-    ending = False
-
-    async with trio.open_nursery() as nursery:
-
-        async def until_done(task: Callable[..., Awaitable[Close | None]], *args: Any) -> None:
-            nonlocal ending
-            close = None
-            with suppress(ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
-                close = await task(*args)
-            if ending:  # by another task, which may be in the middle of the closing handshake
-                return
-            ending = True
-            if close is not None:
-                await _close(ws, close, audience.config.drain_grace)
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(until_done, _receive, ws, stream, client, audience)
-        nursery.start_soon(until_done, _keep_alive, ws, audience.config)
-        await until_done(_send, ws, stream, client, place, audience)
+async def _open(nursery: trio.Nursery, stream: ClientStream, config: Config) -> WebSocketConnection | None:
+    """The opening handshake; None where it is not over in time or the peer leaves."""
+    with trio.move_on_after(config.head_deadline) as opening:
+        stream.on_end = opening.cancel  # wrap_server_stream would wait for ever (D17)
+        request = await wrap_server_stream(nursery, stream, message_queue_size=1, max_message_size=config.max_frame)
+        ws = await request.accept()
+        stream.last_word = partial(_last_word, ws)
+    stream.on_end = bool
+    return None if opening.cancelled_caught else ws
 
 
-async def _send(
-    ws: WebSocketConnection, stream: ClientStream, client: Client, place: Place, audience: Audience
-) -> Close:
-    journal = audience.journal
-    reset = place.reset_reason(journal)
-    cursor = Cursor(journal, 0 if reset else place.offset)
-    first = journal.live_frame(
-        "connected",
-        client_id=client.client_id,
-        role=client.role,
-        epoch=journal.epoch,
-        offset=journal.offset,
-        connected_clients=len(audience.hub),
-        status=audience.commands.status,
-        pending=audience.present.pending(),
-    )
-    if reset:
-        first += journal.live_frame("replay_reset", reason=reset, epoch=journal.epoch)
-    await stream.send_frames(first, lambda: ws.closed)
-    while True:
-        try:
-            chunk = await cursor.read()
-        except EndOfJournal:
-            reason = "the session has ended" if audience.hub.close_code == 1000 else "the daemon shuts down"
-            return Close(audience.hub.close_code, reason)
-        if isinstance(chunk, Gap):
-            data = journal.live_frame("replay_gap", **{"from": chunk.first, "to": chunk.last})
-        else:
-            data = chunk.data
-        if not await stream.send_frames(data, lambda: ws.closed):
-            await trio.sleep_forever()  # a close is under way: whoever sends it ends the connection
-        journal.delivered = max(journal.delivered, cursor.offset)
+class _Conversation:
+    """What is said to and by one client. Whichever of its tasks ends, ends it; then its nursery is cancelled."""
 
+    __slots__ = ("_audience", "_client", "_ending", "_nursery", "_stream", "_ws")  # there are many
 
-async def _receive(ws: WebSocketConnection, stream: ClientStream, client: Client, audience: Audience) -> None:
-    journal = audience.journal
-    while True:
-        message = await ws.get_message()
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        ws: WebSocketConnection,
+        stream: ClientStream,
+        client: Client,
+        audience: Audience,
+    ) -> None:
+        self._nursery = nursery
+        self._ws = ws
+        self._stream = stream
+        self._client = client
+        self._audience = audience
+        self._ending = False
+
+    async def run(self, place: Place) -> None:
+        """Speak until the end."""
+        self._nursery.start_soon(self._until_done, self._receive)
+        self._nursery.start_soon(self._until_done, self._keep_alive)
+        await self._until_done(partial(self._send, place))
+
+    async def _until_done(self, task: Callable[[], Awaitable[Close | None]]) -> None:
+        close = None
+        with suppress(ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
+            close = await task()
+        await self._end(close)
+
+    async def _end(self, close: Close | None) -> None:
+        if self._ending:  # by another task, which may be in the middle of the closing handshake, and cancels this one
+            await trio.sleep_forever()
+        self._ending = True
+        if close is not None:
+            await _close(self._ws, close, self._audience.config.drain_grace)
+        self._nursery.cancel_scope.cancel()
+
+    async def _say(self, data: bytes | Stored) -> bool:
+        """Send whole frames, unless a close is under way."""
+        return await self._stream.send_frames(data, lambda: self._ws.closed)
+
+    async def _send(self, place: Place) -> Close:
+        journal, hub = self._audience.journal, self._audience.hub
+        reset = place.reset_reason(journal)
+        cursor = Cursor(journal, 0 if reset else place.offset, from_file=self._stream.takes_files)
+        await self._say(self._connected(reset))
+        while True:
+            try:  # without a name for what was read, which would keep it while the client waits for more
+                said = await self._say(_frames(await cursor.read(), journal))
+            except EndOfJournal:
+                reason = "the session has ended" if hub.close_code == 1000 else "the daemon shuts down"
+                return Close(hub.close_code, reason)
+            if not said:
+                await trio.sleep_forever()  # whoever sends the close ends the connection
+            journal.delivered = max(journal.delivered, cursor.offset)
+
+    def _connected(self, reset: str | None) -> bytes:
+        """What a client is told first."""
+        audience, journal = self._audience, self._audience.journal
+        first = journal.live_frame(
+            "connected",
+            client_id=self._client.client_id,
+            role=self._client.role,
+            epoch=journal.epoch,
+            offset=journal.offset,
+            connected_clients=len(audience.hub),
+            status=audience.commands.status,
+            pending=audience.present.pending(),
+        )
+        if reset:
+            first += journal.live_frame("replay_reset", reason=reset, epoch=journal.epoch)
+        return first
+
+    async def _receive(self) -> None:
+        while True:
+            await self._say(self._answer(await self._ws.get_message()))
+
+    def _answer(self, message: str | bytes) -> bytes:
+        """Carry out a frame; what is said to it."""
+        journal, client = self._audience.journal, self._client
         try:
             command = _decode_for(client.role, message)
             if isinstance(command, Ping):
-                reply = journal.live_frame("pong")
-            else:
-                reply = journal.live_frame("ack", **carry_out(command, audience.commands, client.client_id))
+                return journal.live_frame("pong")
+            return journal.live_frame("ack", **carry_out(command, self._audience.commands, client.client_id))
         except CallerError as error:
-            reply = journal.live_frame("error", code=error.code, detail=error.detail)
-        await stream.send_frames(reply, lambda: ws.closed)
+            return journal.live_frame("error", code=error.code, detail=error.detail)
+
+    async def _keep_alive(self) -> Close:
+        config = self._audience.config
+        while True:
+            await trio.sleep(config.ping_interval)
+            with trio.move_on_after(config.pong_deadline) as waiting:
+                await self._ws.ping()
+            if waiting.cancelled_caught:
+                return Close(TOO_SLOW, "no answer to a ping")
+
+
+def _frames(chunk: Frames | Stored | Gap, journal: Journal) -> bytes | Stored:
+    """What a client is sent of what was read."""
+    if isinstance(chunk, Gap):
+        return journal.live_frame("replay_gap", **{"from": chunk.first, "to": chunk.last})
+    return chunk.data if isinstance(chunk, Frames) else chunk
 
 
 def _decode_for(role: Role, message: str | bytes) -> Command:
@@ -162,15 +202,6 @@ def _decode_for(role: Role, message: str | bytes) -> Command:
         if isinstance(command := decode(message), Ping):
             return command
     raise CallerError("forbidden", 403, "this token may watch, not act")
-
-
-async def _keep_alive(ws: WebSocketConnection, config: Config) -> Close:
-    while True:
-        await trio.sleep(config.ping_interval)
-        with trio.move_on_after(config.pong_deadline) as waiting:
-            await ws.ping()
-        if waiting.cancelled_caught:
-            return Close(TOO_SLOW, "no answer to a ping")
 
 
 def _last_word(ws: WebSocketConnection) -> bytes:

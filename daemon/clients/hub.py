@@ -11,7 +11,7 @@ from daemon.log import log
 from daemon.occupancy import Occupancy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Client:
     """One connected WebSocket."""
 

@@ -1,17 +1,21 @@
 """The bytes of one client: what was read ahead is put back, and all that is written goes through one lock.
 
 trio-websocket writes its handshake, pongs and closes through `send_all`; the journal's ready frames go out through
-`send_frames`. A write that makes no progress within the deadline ends the connection by force: half a frame cannot be
+`send_frames`, from memory or straight from their file. A write that makes no progress within the deadline ends the connection by force: half a frame cannot be
 followed by another one.
 """
 
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import trio
 
+from daemon.journal.segment import Stored
+
 _CLOSE = b"\x88"  # the first byte of a WebSocket close
+_FILE_STEP = 256 * 1024  # bytes of a file at once: what a longer step would delay other sessions by
 _LINGER = 0.5  # s
 
 
@@ -32,6 +36,11 @@ class ClientStream(trio.abc.HalfCloseableStream):
         self._broken = False
         self._closed = False
         self._close_sent = False
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether `send_frames` can send from a file: over a plain socket, not in memory or under TLS."""
+        return self._socket is not None
 
     def put_back(self, data: bytes) -> None:
         """The next `receive_some` gives these bytes first."""
@@ -57,32 +66,35 @@ class ClientStream(trio.abc.HalfCloseableStream):
             self._close_sent = self._close_sent or data[:1] == _CLOSE
             await self._send(data)
 
-    async def send_frames(self, data: bytes, closed: Callable[[], object]) -> bool:
-        """Send whole frames unless a close has been sent before it is their turn; whether they were sent."""
-        async with self._lock:
-            if closed():
-                return False
-            await self._send(data)
-            return True
+    async def send_frames(self, data: bytes | Stored, closed: Callable[[], object]) -> bool:
+        """Send whole frames unless a close has been sent before it is their turn; whether they were sent.
 
-    async def _send(self, data: bytes | bytearray | memoryview) -> None:
+        What lies in a file is closed by this call however it ends.
+        """
+        try:
+            async with self._lock:
+                if closed():
+                    return False
+                await self._send(data)
+                return True
+        finally:
+            if isinstance(data, Stored):
+                data.close()
+
+    async def _send(self, data: bytes | bytearray | memoryview | Stored) -> None:
         if self._closed:
             raise trio.ClosedResourceError
         if self._broken:
             raise trio.BrokenResourceError("an earlier write was cut short")
-        await trio.lowlevel.checkpoint()
-        try:
-            if self._socket is None:
+        try:  # no checkpoint besides the lock's
+            if isinstance(data, Stored):
+                await self._write(data.length, partial(data.send, most=_FILE_STEP))
+            elif self._socket is not None:
+                view = memoryview(data)
+                await self._write(len(view), lambda socket, sent: os.write(socket, view[sent:]))
+            else:
                 with trio.fail_after(self._send_deadline):
                     await self._stream.send_all(data)
-                return
-            view = memoryview(data)
-            while view:
-                try:  # at once: a scope and two trips through the scheduler for each write would cost more than the write
-                    view = view[os.write(self._socket.fileno(), view) :]
-                except BlockingIOError:
-                    with trio.fail_after(self._send_deadline):  # renewed with each bit of progress
-                        await trio.lowlevel.wait_writable(self._socket)
         except trio.TooSlowError:
             self.evicted = True
             await self._abort()
@@ -93,6 +105,17 @@ class ClientStream(trio.abc.HalfCloseableStream):
         except trio.Cancelled:
             await self._abort()
             raise
+
+    async def _write(self, size: int, write: Callable[[int, int], int]) -> None:
+        """Call `write` with the socket and how much was sent until all is."""
+        assert self._socket is not None
+        sent = 0
+        while sent < size:
+            try:  # at once: a scope and two trips through the scheduler for each write would cost more than the write
+                sent += write(self._socket.fileno(), sent)
+            except BlockingIOError:
+                with trio.fail_after(self._send_deadline):  # renewed with each bit of progress
+                    await trio.lowlevel.wait_writable(self._socket)
 
     async def _abort(self) -> None:
         self._broken = True

@@ -1,8 +1,11 @@
 """A reader's place in a journal: replay and live are the same call."""
 
+from contextlib import suppress
+
 import trio
 
 from daemon.journal.journal import Frames, Gap, Journal
+from daemon.journal.segment import Stored
 
 
 class EndOfJournal(Exception):
@@ -14,14 +17,17 @@ class Cursor:
 
     Behind, it reads journaled events from the file; caught up, it follows the ring, live-only events included. Falling off
     the ring puts it back to the file: it then misses live-only events, never a journaled one.
+
+    For who can send from a file, what lies there is not read but given as `Stored`, which its receiver closes.
     """
 
-    def __init__(self, journal: Journal, offset: int) -> None:
+    def __init__(self, journal: Journal, offset: int, *, from_file: bool = False) -> None:
         self.offset = offset
         self._journal = journal
+        self._from_file = from_file
         self._sequence: int | None = None  # its place on the ring, while it is caught up
 
-    def read_nowait(self) -> Frames | Gap | None:
+    def read_nowait(self) -> Frames | Stored | Gap | None:
         """What follows, or None for now."""
         if self._sequence is not None:
             entries = self._journal.ring_after(self._sequence)
@@ -32,16 +38,22 @@ class Cursor:
             if entries is not None:
                 return None
             self._sequence = None
-        chunk = self._journal.read(self.offset)
+        chunk = self._behind()
         if chunk is not None:
-            self.offset = chunk.offset if isinstance(chunk, Frames) else chunk.last
+            self.offset = chunk.last if isinstance(chunk, Gap) else chunk.offset
             return chunk
         self._sequence = self._journal.sequence
         late = self._journal.late_frames()
         return Frames(b"".join(late), self.offset) if late else None
 
-    async def read(self) -> Frames | Gap:
-        """What follows, waiting for it; `EndOfJournal` after the last. Cancelled, it has read nothing."""
+    def _behind(self) -> Frames | Stored | Gap | None:
+        if self._from_file:
+            with suppress(OSError):  # no descriptor is free
+                return self._journal.hold(self.offset)
+        return self._journal.read(self.offset)
+
+    async def read(self) -> Frames | Stored | Gap:
+        """What follows, waiting for it; `EndOfJournal` after the last. Cancelled, it has read nothing and holds no file."""
         await trio.lowlevel.checkpoint()
         while (chunk := self.read_nowait()) is None:
             if self._journal.ended:

@@ -20,7 +20,7 @@ import trio
 from daemon.errors import Bug, JournalFull
 from daemon.journal import events, frames
 from daemon.journal.recovery import Recovered
-from daemon.journal.segment import Segment
+from daemon.journal.segment import Segment, Stored
 
 CHUNK_BYTES = 256 * 1024  # what a longer read would delay other sessions by stands in bench/results.md
 RING_BYTES = 64 * 1024  # a client that falls off it reads the file, which costs little
@@ -111,18 +111,22 @@ class Journal:
 
     def read(self, after: int, *, max_bytes: int = CHUNK_BYTES, max_events: int = _EVERYTHING) -> Frames | Gap | None:
         """What is held directly after an offset, or None at the end, and from a closed journal."""
+        found = self._next(after)
+        return Frames(*found.read(after, max_bytes, max_events)) if isinstance(found, Segment) else found
+
+    def hold(self, after: int) -> Stored | Gap | None:
+        """The same as a part of the file, to be closed by the caller. OSError where no descriptor is free."""
+        found = self._next(after)
+        return found.hold(after, CHUNK_BYTES) if isinstance(found, Segment) else found
+
+    def _next(self, after: int) -> Segment | Gap | None:
+        """The segment that holds what follows an offset."""
         if after >= self.offset or self.closed:
             return None
         segment = self._segment_of(after + 1)
         if segment.first > after + 1:
             return Gap(after + 1, segment.first - 1)
-        for lost in segment.damaged:
-            if lost == after + 1:
-                return Gap(lost, lost)
-            if lost > after:
-                max_events = min(max_events, lost - after - 1)
-                break
-        return Frames(*segment.read(after, max_bytes, max_events))
+        return Gap(after + 1, after + 1) if after + 1 in segment.damaged else segment
 
     def payloads(self, after: int, chunk: Frames) -> Iterator[bytes]:
         """The events of a chunk that was read after an offset, each as JSON."""

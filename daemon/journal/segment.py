@@ -6,12 +6,42 @@ import os
 from array import array
 from bisect import bisect_right
 from contextlib import suppress
+from errno import EINVAL, EIO, ENOSYS
 from itertools import pairwise
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from daemon.errors import JournalFull
 from daemon.journal.recovery import RECORD, Recovered, record, recover
+
+_SHORTER = "the journal's file became shorter while it was open"
+
+
+class Stored(NamedTuple):
+    """Ready frames where they lie in a file, which stays readable until `close`: pruned, rotated or closed meanwhile."""
+
+    fd: int  # its own
+    position: int
+    length: int
+    offset: int  # the last one among them
+
+    def send(self, socket: int, sent: int, most: int) -> int:
+        """Write what follows the first `sent` bytes to a non-blocking socket, `most` at once; how much it took."""
+        position, size = self.position + sent, min(self.length - sent, most)
+        try:
+            took = os.sendfile(socket, self.fd, position, size)
+        except OSError as error:
+            if error.errno not in {EINVAL, ENOSYS}:
+                raise
+            data = os.pread(self.fd, size, position)  # not every file system can do it
+            took = os.write(socket, data) if data else 0
+        if not took:  # it would be so for ever
+            raise OSError(EIO, _SHORTER)
+        return took
+
+    def close(self) -> None:
+        """Let go of the file; once."""
+        os.close(self.fd)
 
 
 class Segment:
@@ -77,13 +107,26 @@ class Segment:
 
     def read(self, after: int, max_bytes: int, max_events: int) -> tuple[bytes, int]:
         """Ready frames after an offset, joined: at least one, else up to the limits; and the last offset among them."""
+        start, size, last = self._stretch(after, max_bytes, max_events)
+        data = os.pread(self._frames, size, start)
+        if len(data) != size:
+            raise JournalFull(_SHORTER)
+        return data, last
+
+    def hold(self, after: int, max_bytes: int) -> Stored:
+        """The same frames in the file, to be closed by the caller. OSError where no descriptor is free."""
+        stretch = self._stretch(after, max_bytes, len(self._ends))
+        return Stored(os.dup(self._frames), *stretch)
+
+    def _stretch(self, after: int, max_bytes: int, max_events: int) -> tuple[int, int, int]:
+        """Where the frames after an offset lie, up to the limits or the next damaged one: position, length, last offset."""
+        lost = bisect_right(self.damaged, after)
+        if lost < len(self.damaged):
+            max_events = min(max_events, self.damaged[lost] - after - 1)
         low = after + 1 - self.first
         start = self._ends[low - 1] if low else 0
         high = max(low + 1, min(low + max_events, bisect_right(self._ends, start + max_bytes)))
-        data = os.pread(self._frames, self._ends[high - 1] - start, start)
-        if len(data) != self._ends[high - 1] - start:
-            raise JournalFull("the journal's file became shorter while it was open")
-        return data, self.first + high - 1
+        return start, self._ends[high - 1] - start, self.first + high - 1
 
     def sizes(self, after: int, last: int) -> array[int]:
         """The frame sizes of the offsets after one up to another."""

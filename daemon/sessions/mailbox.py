@@ -1,7 +1,6 @@
 """The prompts of a session that wait for their turn, and the one that has it; bounded, and without any waiting but `next`."""
 
 import secrets
-from collections import deque
 from dataclasses import dataclass
 
 import trio
@@ -38,7 +37,7 @@ class Mailbox:
     def __init__(self, limit: int) -> None:
         self.current: Prompt | None = None  # being worked on
         self._limit = limit
-        self._waiting: deque[Prompt] = deque()
+        self._waiting: list[Prompt] = []  # a few; an empty deque takes as much memory as ten prompts
         self._arrived = trio.Event()
 
     def __len__(self) -> int:
@@ -70,5 +69,5 @@ class Mailbox:
         while not self._waiting:
             self._arrived = trio.Event()
             await self._arrived.wait()
-        self.current = self._waiting.popleft()
+        self.current = self._waiting.pop(0)
         return self.current

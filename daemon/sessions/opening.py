@@ -70,7 +70,6 @@ async def open_session(
                         preview_url=tunnel.url,
                         config=config,
                     )
-                    services.start_soon(session.agent.deltas.run)
                     session.opened(tunnel)
                     services.start_soon(_follow, session, tunnel, port, config)
                     session.agent.announce_preview()

@@ -142,6 +142,10 @@ class CountsTurns:
 
     def __init__(self) -> None:
         self.prompts = []
+        self.deltas = self
+
+    async def run(self):
+        await trio.sleep_forever()
 
     async def run_turn(self, number, prompt, message_id):
         self.prompts.append(prompt)
