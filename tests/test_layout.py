@@ -42,6 +42,7 @@ LAYERS = {
     "daemon.testing": 6,
     "daemon.terminal": 6,
     "daemon.demo": 7,
+    "daemon.doctor": 7,
     "daemon.cli": 8,
     "daemon.__main__": 9,
 }

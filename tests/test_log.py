@@ -245,8 +245,7 @@ def calls():
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
-                and isinstance(node.func.value, ast.Name)
-                and node.func.value.id == "log"
+                and ast.unparse(node.func.value) in {"log", "self._log"}
                 and node.func.attr in {"debug", "info", "warning", "error"}
             ):
                 yield f"{path.name}:{node.lineno}", node

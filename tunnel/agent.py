@@ -164,14 +164,15 @@ class Agent:
                 await self._wake.wait()
 
     async def _compare(self, process: calls.Process) -> None:
+        settled = self.endpoints.settled()  # before: what is opened while the agent answers need not be in its answer
         listed = await self._call(self.patience.ask, calls.endpoints, process.api, self._secret)
-        for name in listed.keys() & self.endpoints.ghosts:
+        for name in self.endpoints.nobodys(listed):
             await self._delete(process, name)
             self.endpoints.ghosts.discard(name)
-        for endpoint in self.endpoints if self._online else ():
-            if endpoint.tunnel is None or not endpoint.wanted:
+        for endpoint, name in settled if self._online else ():
+            if not endpoint.wanted or endpoint.name != name:
                 continue
-            found = listed.get(endpoint.name)
+            found = listed.get(name)
             if found != endpoint.url:
                 self._lose(error_of("ngrok_endpoint_lost"), endpoint)
             if found is None:

@@ -1,7 +1,7 @@
 """The endpoints that are wanted of an agent: what we keep ourselves, for pyngrok's table is one for all programs in a process."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import trio
 
@@ -83,6 +83,15 @@ class Endpoints:
     def lost(self) -> list[Endpoint]:
         """Those that had a URL, are wanted, and do not answer."""
         return [each for each in self._all if each.wanted and each.lost_since is not None]
+
+    def settled(self) -> list[tuple[Endpoint, str]]:
+        """Those that have had a URL and are not being opened just now, each with its name at the agent."""
+        return [(each, each.name) for each in self._all if each.tunnel is not None and each.creating is None]
+
+    def nobodys(self, listed: Iterable[str]) -> list[str]:
+        """Of the names that an agent lists, ours that nobody wants: left by an attempt whose answer never came."""
+        wanted = {each.name for each in self._all}
+        return [name for name in listed if name.startswith(PREFIX) and name not in wanted]
 
     def has(self, url: str, *, besides: Endpoint) -> bool:
         """Whether another one has this URL."""

@@ -151,7 +151,10 @@ class Session:
             self.record.turn += 1
             self.save()
             try:
-                await self.agent.run_turn(self.record.turn, prompt.message, prompt.message_id)
+                async with trio.open_nursery() as turn:  # an idle session has no task for its stream
+                    turn.start_soon(self.agent.deltas.run)
+                    await self.agent.run_turn(self.record.turn, prompt.message, prompt.message_id)
+                    turn.cancel_scope.cancel()
             finally:
                 self.mailbox.current = None
             self.save()
@@ -186,8 +189,9 @@ class Session:
         old, new = websocket_url(change.old), websocket_url(change.new)
         if old != new:
             self.journal.append("websocket_url_changed", old=old, new=new)
-            for line, fields in (("url_changed", {}), ("url_old", {"url": old}), ("url_new", {"url": new})):
-                log.warning(line, session_id=name, **fields)
+            log.warning("url_changed", session_id=name)
+            log.warning("url_old", session_id=name, url=old)
+            log.warning("url_new", session_id=name, url=new)
         seconds = round(change.seconds, 3)
         self.journal.append("tunnel_restored", websocket_url=new, seconds=seconds)
         log.info("tunnel_restored", session_id=name, url=new, seconds=seconds)
