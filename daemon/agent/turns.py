@@ -4,40 +4,24 @@ Every way out leaves the journal and the conversation whole: an open block is wr
 has an answer, and `turn_complete` is the turn's last event.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import trio
 
-from daemon.agent.conversation import Conversation, tool_result
+from daemon.agent.asking import Asking, BlockSink
+from daemon.agent.calling import INTERRUPTED, Calling
+from daemon.agent.conversation import Conversation
 from daemon.agent.deltas import Deltas
-from daemon.agent.models import Models, model_error
-from daemon.agent.prompt import system_prompt
-from daemon.agent.reply import Reply
-from daemon.agent.tools import Tools, definitions
+from daemon.agent.models import Models
+from daemon.agent.tools import Tools
+from daemon.agent.turn import Turn
 from daemon.config import Config
 from daemon.errors import ModelError
 from daemon.journal.journal import Journal
-from daemon.journal.present import Kind, Present
+from daemon.journal.present import Present
 from daemon.sessions.record import Settings, Usage
 from daemon.workspace.files import Workspace
 from daemon.workspace.pages import pages_in
 
-INTERRUPTED = "interrupted by a person before it ran to its end"
 UNKNOWN = "unknown: the daemon ended while this ran; it may or may not have taken effect"
-
-
-@dataclass
-class _Turn:
-    """One turn under way."""
-
-    number: int
-    usage: Usage = field(default_factory=Usage)
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    blocks: int = 0  # numbered through the whole turn
-    reply: Reply | None = None  # the one that streams
-    results: list[dict[str, Any]] = field(default_factory=list)  # of the tools run so far in this round
-    changed: bool = False
 
 
 class Agent:
@@ -62,7 +46,6 @@ class Agent:
     ) -> None:
         self.deltas = Deltas(journal, present, config.delta_window)
         self._journal = journal
-        self._present = present
         self._workspace = workspace
         self._conversation = conversation
         self._models = models
@@ -70,8 +53,21 @@ class Agent:
         self._usage = usage
         self._preview_url = preview_url
         self._config = config
-        self._tools = Tools(workspace, max_result=config.max_tool_result)
-        self._turn: _Turn | None = None
+        self._asking = Asking(
+            journal=journal,
+            deltas=self.deltas,
+            conversation=conversation,
+            settings=settings,
+            preview_url=preview_url,
+            config=config,
+        )
+        self._calling = Calling(
+            journal=journal,
+            present=present,
+            tools=Tools(workspace, max_result=config.max_tool_result),
+            changed=self.announce_preview,
+        )
+        self._turn: Turn | None = None
         self._has_index = False
 
     def interrupt(self) -> None:
@@ -87,7 +83,7 @@ class Agent:
 
     async def run_turn(self, number: int, prompt: str, message_id: str) -> None:
         """One turn. Cancelled or failed, its last event is still `turn_complete`."""
-        turn = self._turn = _Turn(number)
+        turn = self._turn = Turn(number)
         started = trio.current_time()
         self._journal.append("turn_start", turn=number, prompt=prompt, message_id=message_id)
         stop_reason, failure = "interrupted", {}
@@ -115,18 +111,18 @@ class Agent:
                 usage=turn.usage,
             )
 
-    async def _rounds(self, turn: _Turn) -> str:
+    async def _rounds(self, turn: Turn) -> str:
         client = await self._models.client(self._settings.model)
         for _ in range(self._config.max_rounds):
             if self._over_budget(turn):
                 return "budget"
-            reply = await self._ask(client, turn)
+            reply = await self._asking.reply(client, turn)
             turn.reply = None
             self._conversation.add("assistant", reply.content())
             calls = reply.tool_calls()
             for call in calls:
                 await trio.lowlevel.checkpoint_if_cancelled()  # what will not be run is not shown either
-                turn.results.append(await self._call(turn, call))
+                turn.results.append(await self._calling.answer(turn, call))
             if not calls:
                 return reply.stop_reason or "end_turn"
             self._conversation.answer(turn.results, INTERRUPTED)
@@ -135,7 +131,7 @@ class Agent:
             f"the turn took more than {self._config.max_rounds} replies", error_type="max_rounds", retryable=False
         )
 
-    def _over_budget(self, turn: _Turn) -> bool:
+    def _over_budget(self, turn: Turn) -> bool:
         """Whether the session may ask the model no more; says so."""
         limit = self._settings.token_budget
         used = sum(usage.input_tokens + usage.output_tokens for usage in (self._usage, turn.usage))
@@ -144,92 +140,17 @@ class Agent:
         self._journal.append("budget_reached", kind="tokens", limit=limit, used=used)
         return True
 
-    async def _ask(self, client: Any, turn: _Turn) -> Reply:
-        """One reply, streamed. `ModelError` where it does not come to its end."""
-        reply = turn.reply = Reply(_BlockSink(self._journal, self.deltas, turn))
-        try:
-            with trio.fail_after(self._config.event_deadline) as silence:
-                stream = await client.messages.create(
-                    model=self._settings.model,
-                    max_tokens=self._config.max_tokens,
-                    system=system_prompt(self._preview_url, self._settings.system),
-                    messages=self._conversation.messages,
-                    tools=definitions(),
-                    stream=True,
-                )
-                async with stream:
-                    async for event in stream:
-                        silence.deadline = trio.current_time() + self._config.event_deadline
-                        reply.feed(event)
-        except Exception as error:
-            ours = model_error(error)
-            if ours is None:
-                raise
-            try:
-                raise ours from error
-            finally:
-                del ours  # or it would keep its own frame, and with it the SDK's broken stream, until a collection
-        finally:
-            turn.usage.add(reply.usage)
-        if not reply.complete:  # a clean end of the connection raises nothing (D13)
-            raise ModelError("the model's answer was cut short", error_type="stream_cut", retryable=True)
-        return reply
-
-    async def _call(self, turn: _Turn, call: dict[str, Any]) -> dict[str, Any]:
-        """Run one tool and say so; the answer for the model."""
-        said = {"turn": turn.number, "tool_use_id": call["id"], "tool": call["name"], "input": call["input"]}
-        self._journal.append("claude_tool_use", **said)
-        self._present.running_tools[call["id"]] = said
-        started = trio.current_time()
-        text, is_error = INTERRUPTED, True
-        try:
-            result = await self._tools.run(call["name"], call["input"])
-            text, is_error = result.text, result.is_error
-        finally:
-            del self._present.running_tools[call["id"]]
-            duration = round((trio.current_time() - started) * 1000)
-            told = {"turn": turn.number, "tool_use_id": call["id"], "result": text, "is_error": is_error}
-            self._journal.append("claude_tool_result", **told, duration_ms=duration)
-        if result.changed:
-            turn.changed = True
-            self._journal.append("files_changed", paths=list(result.changed))
-            self.announce_preview()
-        return tool_result(call["id"], text, is_error=is_error)
-
-    async def _discover_pages(self, turn: _Turn) -> None:
+    async def _discover_pages(self, turn: Turn) -> None:
         if turn.changed:
             pages = await trio.to_thread.run_sync(pages_in, self._workspace, self._preview_url)
             if pages:
                 self._journal.append("pages_discovered", pages=pages, total_pages=len(pages))
 
-    def _settle(self, turn: _Turn) -> None:
+    def _settle(self, turn: Turn) -> None:
         """After any way out: nothing half said stays open."""
-        _BlockSink(self._journal, self.deltas, turn).closed()
+        BlockSink(self._journal, self.deltas, turn).closed()
         if turn.reply is not None:
             cut = [block for block in turn.reply.content() if block["type"] == "text"]
             self._conversation.add("assistant", cut)
         if self._conversation.unanswered():
             self._conversation.answer(turn.results, INTERRUPTED)
-
-
-class _BlockSink:
-    """Blocks of a reply become deltas and events."""
-
-    def __init__(self, journal: Journal, deltas: Deltas, turn: _Turn) -> None:
-        self._journal = journal
-        self._deltas = deltas
-        self._turn = turn
-
-    def opened(self, _index: int, kind: Kind) -> None:
-        self._deltas.open(self._turn.number, self._turn.blocks, kind)
-        self._turn.blocks += 1
-
-    def grew(self, text: str) -> None:
-        self._deltas.add(text)
-
-    def closed(self) -> None:
-        block = self._deltas.close()
-        if block is not None and block.parts:
-            name = "text" if block.kind == "text" else "thinking"
-            data = {"turn": block.turn, "block": block.block, name: "".join(block.parts)}
-            self._journal.append(f"claude_{block.kind}", **data)

@@ -40,6 +40,7 @@ class Play:
         self.conversation = conversation
         self.usage = Usage()
         self.settings = Settings(model="scripted")
+        self.present = Present()
         self.turns = 0
 
     def shown(self) -> list[dict[str, Any]]:
@@ -89,10 +90,10 @@ class Stage:
             closing(Workspace(root, max_file=self.config.max_file, open_beneath=open_beneath)) as workspace,
             open_journal(name, home / "journal", limit=self.config.journal_limit) as (journal, _),
         ):
-            conversation = Conversation(self.store, name)
+            conversation, present = Conversation(self.store, name), Present()
             agent = Agent(
                 journal=journal,
-                present=Present(),
+                present=present,
                 workspace=workspace,
                 conversation=conversation,
                 models=self.models,
@@ -102,7 +103,7 @@ class Stage:
                 config=self.config,
             )
             play = Play(agent, journal, workspace, conversation)
-            play.usage, play.settings = usage, settings
+            play.usage, play.settings, play.present = usage, settings, present
             yield play
 
     @asynccontextmanager

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 import trio
 
-from daemon.agent.turns import INTERRUPTED, UNKNOWN
+from daemon.agent.calling import INTERRUPTED
+from daemon.agent.turns import UNKNOWN
 from daemon.sessions.record import Usage
 from daemon.workspace import beneath
 from tests.agent.stage import PREVIEW, Play, check_conversation, open_stage
@@ -423,7 +424,7 @@ async def test_interrupt_while_streaming_keeps_what_was_shown(tmp_path, window):
         assert "one two three".startswith(text[:13])
         assert len(text) < 62
         assert play.conversation.messages[1]["content"] == [{"type": "text", "text": text}]
-        assert play.agent._present.block is None
+        assert play.present.block is None
 
 
 async def test_interrupt_before_the_first_event_leaves_only_the_prompt(tmp_path):
@@ -445,7 +446,7 @@ async def test_interrupt_while_a_tool_runs_lets_it_finish_and_starts_no_other(tm
 
     async def tool_runs() -> None:
         await began.wait()
-        assert [call["tool"] for call in play.agent._present.running_tools.values()] == ["write"]
+        assert [call["tool"] for call in play.present.running_tools.values()] == ["write"]
         trio.lowlevel.current_trio_token().run_sync_soon(go_on.set)
 
     async with open_stage(tmp_path, BUILD) as stage, stage.play(open_beneath=slow) as play:
@@ -455,7 +456,7 @@ async def test_interrupt_while_a_tool_runs_lets_it_finish_and_starts_no_other(tm
             "preview_ready", "turn_complete",
         ]  # fmt: skip
         assert events[4]["data"]["is_error"] is False
-        assert play.agent._present.running_tools == {}
+        assert play.present.running_tools == {}
         answers = play.conversation.messages[-1]["content"]
         assert [block["is_error"] for block in answers] == [False, True]
         assert answers[1]["content"] == INTERRUPTED
@@ -502,8 +503,8 @@ async def test_turn_cancelled_at_any_step_is_complete_and_can_be_followed(tmp_pa
                 assert [path for data in play.of("files_changed") for path in data["paths"]] == changed
                 check_conversation(play.conversation.messages)
                 assert play.kept() == play.conversation.messages
-                assert play.agent._present.block is None
-                assert play.agent._present.running_tools == {}
+                assert play.present.block is None
+                assert play.present.running_tools == {}
                 for data in play.of("claude_text"):
                     deltas = [delta for delta in play.of("claude_text_delta") if delta["block"] == data["block"]]
                     assert "".join(delta["text"] for delta in deltas) == data["text"]
