@@ -15,6 +15,7 @@ import click
 from daemon import __version__
 from daemon.config import Config, settings
 from daemon.errors import CallerError, first_cause
+from daemon.log import clean
 
 _CONFIG_FILE = "footlight.toml"
 _PATHS = {"state_dir", "script"}
@@ -179,6 +180,24 @@ def demo(message: str, once: bool, state_dir: Path | None, **values: Any) -> Non
         config = _config({**values, "model": "scripted", "tunnel": "local", "state_dir": state_dir or Path(temporary)})
         code = _run(run_demo, config, message, once)
     sys.exit(code)
+
+
+@footlight.command()
+@click.option("--install-ngrok", is_flag=True, help="download the ngrok agent first, to where pyngrok keeps it")
+@click.option("--json", "as_json", is_flag=True, help="one JSON object a line")
+@_file_option
+@_with_settings("log_format")
+def doctor(install_ngrok: bool, as_json: bool, **values: Any) -> None:
+    """Check that everything the settings need is there: a line each, and what to do about a failure."""
+    import msgspec
+
+    from daemon.doctor import Finding, run_doctor
+
+    def tell(finding: Finding) -> None:
+        text = f"{finding.state:<5} {finding.name}: {clean(finding.detail)}"
+        click.echo(msgspec.json.encode(finding).decode() if as_json else text)
+
+    sys.exit(_run(run_doctor, _config(values), tell, install_ngrok))
 
 
 def _config(values: dict[str, Any]) -> Config:

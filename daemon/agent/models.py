@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
 SCRIPTED = "scripted"
+_CHECK_DEADLINE = 15.0  # s
 # Error types that another try may help.
 _PASSING = {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
 
@@ -82,6 +83,29 @@ class Models:
                 make = partial(anthropic.AsyncAnthropic, **options, max_retries=self._config.model_retries)
                 self._clients[place] = await trio.to_thread.run_sync(make)  # reads the system's certificates: 0.1 s
             return self._clients[place]
+
+    async def check(self, model: str) -> str:
+        """Ask the endpoint for a model, without using it; what it is. Raises `ModelError`, or `CallerError` without a key."""
+        self.refuse_unusable(model)
+        client = await self.client(model)
+        if model == SCRIPTED:
+            return "scripted: answers"
+        import anthropic  # noqa: PLC0415
+
+        try:
+            with trio.fail_after(_CHECK_DEADLINE):
+                found = await client.models.retrieve(model)
+        except anthropic.NotFoundError as error:
+            if error.body is None or "not_found_error" in str(error.body):
+                raise ModelError(
+                    f"{client.base_url} has no model {model}; set --model", error_type="no_model", retryable=False
+                ) from None
+            return f"{client.base_url} answers; it does not say which models it has"
+        except Exception as error:
+            if (ours := model_error(error)) is None:
+                raise
+            raise ours from None
+        return f"{found.id} at {client.base_url}"
 
     async def aclose(self) -> None:
         """Close the clients' connections."""
