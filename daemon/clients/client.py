@@ -20,6 +20,7 @@ from daemon.clients.stream import ClientStream
 from daemon.config import Config
 from daemon.errors import CallerError
 from daemon.journal.cursor import Cursor, EndOfJournal
+from daemon.journal.cursor import Place as Stand
 from daemon.journal.frames import PING, close_frame
 from daemon.journal.journal import Frames, Gap, Journal
 from daemon.journal.present import Present
@@ -133,7 +134,8 @@ class _Conversation:
     async def _send(self, place: Place) -> Close:
         journal, hub = self._audience.journal, self._audience.hub
         reset = place.reset_reason(journal)
-        cursor = Cursor(journal, 0 if reset else place.offset, from_file=self._stream.takes_files)
+        offset = 0 if reset else place.offset
+        cursor = Cursor(journal, offset, from_file=self._stream.takes_files, keep_up=self._keep_up)
         await self._say(self._connected(reset))
         while True:
             try:  # without a name for what was read, which would keep it while the client waits for more
@@ -144,6 +146,15 @@ class _Conversation:
             if not said:
                 await trio.sleep_forever()  # whoever sends the close ends the connection
             journal.delivered = max(journal.delivered, cursor.offset)
+
+    async def _keep_up(self) -> Stand:
+        """While the fan-out writes to this client; then what of it was left half-way."""
+        place = await self._audience.hub.fanout.keep_up(self._write)
+        await self._stream.settle()
+        return place
+
+    def _write(self, data: bytes) -> int:
+        return 0 if self._ws.closed else self._stream.try_write(data)
 
     def _connected(self, reset: str | None) -> bytes:
         """What a client is told first."""
