@@ -266,7 +266,7 @@ SOME = BIG[: 64 * 1024]  # more than the smallest buffers take
 async def rest_from(stream, size):
     got = b""
     while len(got) < size:
-        got += await stream.receive_some(1 << 20)
+        got += await stream.receive_some(size - len(got))
     return got
 
 
