@@ -7,11 +7,12 @@ are bounds that a caller of the library may change. Times are seconds, sizes are
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import platformdirs
 
 MB = 1 << 20
+TOOLS = ("bash", "read", "write", "edit", "glob", "grep", "preview_errors")
 
 
 def setting(default: Any, help: str, **options: Any) -> Any:  # noqa: A002
@@ -46,7 +47,10 @@ class Config:
     )
     max_tokens: int = setting(16_000, "output tokens of one model reply at the most", range=(1, 1_000_000))
     sandbox: str = setting("bwrap", "what the agent's processes run in", choices=("bwrap", "none"))
-    approval: str = setting("auto", "whether tool calls wait for a person", choices=("auto", "ask"))
+    approval: Literal["auto", "ask"] = setting("auto", "whether tool calls wait for a person", choices=("auto", "ask"))
+    ask_for: tuple[str, ...] = setting(
+        (), "a tool that --approval ask waits for (repeatable; default: every tool)", multiple=True, choices=TOOLS
+    )
     session_timeout: float = setting(3600.0, "seconds a session may live, 0 = no limit", range=(0, 31_536_000))
     idle_timeout: float = setting(
         0.0, "seconds without a prompt after which a session completes, 0 = off", range=(0, 31_536_000)

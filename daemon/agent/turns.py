@@ -6,6 +6,7 @@ has an answer, and `turn_complete` is the turn's last event.
 
 import trio
 
+from daemon.agent.approvals import Approvals
 from daemon.agent.asking import Asking, BlockSink
 from daemon.agent.calling import INTERRUPTED, Calling
 from daemon.agent.conversation import Conversation
@@ -61,9 +62,11 @@ class Agent:
             preview_url=preview_url,
             config=config,
         )
+        self.approvals = Approvals(journal, present, settings, config.ask_for)
         self._calling = Calling(
             journal=journal,
             present=present,
+            approvals=self.approvals,
             tools=Tools(workspace, max_result=config.max_tool_result),
             changed=self.announce_preview,
         )
@@ -142,7 +145,7 @@ class Agent:
 
     async def _discover_pages(self, turn: Turn) -> None:
         if turn.changed:
-            pages = await trio.to_thread.run_sync(pages_in, self._workspace, self._preview_url)
+            pages = await trio.to_thread.run_sync(pages_in, self._workspace, self._preview_url, abandon_on_cancel=True)
             if pages:
                 self._journal.append("pages_discovered", pages=pages, total_pages=len(pages))
 

@@ -7,10 +7,11 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from daemon.workspace import beneath
 
@@ -41,12 +42,20 @@ class Workspace:
         self.max_file = max_file
         self._open_beneath = open_beneath
         self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._lock = Lock()
+        self._users = 1  # who opens something at this moment, and whoever made this until they close it
+        self._closed = False
 
     def close(self) -> None:
-        """Give back the descriptor; idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Open nothing more; idempotent. The descriptor is given back by whoever uses it last.
+
+        A thread that a slow disk holds up may outlive its session, and the number of a closed descriptor is soon another's.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._leave()
 
     def open(self, path: str) -> Opened:
         """Open a regular file for reading."""
@@ -78,8 +87,11 @@ class Workspace:
             raise Refused(f"{path}: larger than {limit} bytes")
         return data
 
-    def write(self, path: str, data: bytes) -> None:
-        """Put a file in place, with the folders on its way; a reader sees the old file or the new one."""
+    def write(self, path: str, data: bytes, *, check: Callable[[], object] = bool) -> None:
+        """Put a file in place, with the folders on its way; a reader sees the old file or the new one.
+
+        Where `check` raises, at the last moment before it would be seen, the old one stays.
+        """
         name = relative(path)
         if len(data) > self.max_file:
             raise Refused(f"{path}: larger than {self.max_file} bytes")
@@ -92,6 +104,7 @@ class Workspace:
                 try:
                     with os.fdopen(fd, "wb") as file:
                         file.write(data)
+                    check()
                     os.rename(temporary, last, src_dir_fd=folder, dst_dir_fd=folder)
                 except BaseException:
                     with suppress(OSError):
@@ -127,8 +140,21 @@ class Workspace:
             os.close(fd)
 
     def _open(self, path: str, flags: int) -> int:
-        with _refusing(path):
-            return self._open_beneath(self._fd, path, flags, 0o644)
+        with self._lock:
+            if self._closed:
+                raise Refused(f"{path}: the session has ended")
+            self._users += 1
+        try:
+            with _refusing(path):
+                return self._open_beneath(self._fd, path, flags, 0o644)
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                os.close(self._fd)
 
     @contextmanager
     def _folder_of(self, path: str) -> Iterator[tuple[int, str]]:
