@@ -104,6 +104,7 @@ class Config:
     max_connections: int = 2000  # sockets of one port
     max_shared_connections: int = 20_000  # sockets of the listener that sessions share
     max_file: int = 16 * MB  # one file that the agent writes or the preview serves
+    max_archive: int = 1 << 30  # a workspace that is sent as a ZIP
     max_tool_result: int = 64 * 1024  # characters that the model and the journal get of a tool's result
     max_rounds: int = 200  # model replies in one turn
     backlog: int = 1024  # connections the kernel holds until they are accepted

@@ -4,10 +4,7 @@ A visitor brings a token once; it is exchanged for a cookie that opens this sess
 tell ports apart, so its name is the session's own.
 """
 
-import mimetypes
 import os
-from email.utils import formatdate, parsedate_to_datetime
-from pathlib import PurePosixPath
 from urllib.parse import quote, urlencode
 
 import trio
@@ -15,14 +12,9 @@ import trio
 from daemon.clients.auth import Tokens
 from daemon.clients.http import Request, Response, text
 from daemon.workspace.files import Opened, Refused, Workspace
+from daemon.workspace.media import content_type, last_modified, tag_of, unchanged
 
 _CACHE = "no-cache"  # ask again each time: the agent may have changed it
-_TYPES = {
-    ".js": "text/javascript",
-    ".mjs": "text/javascript",
-    ".webmanifest": "application/manifest+json",
-    ".woff2": "font/woff2",
-}
 _INLINE_READ = 256 * 1024  # bytes: a larger file is read in a thread
 
 
@@ -68,14 +60,19 @@ class Preview:
             waiting = "there is no page yet; the agent has not written index.html" if not path else "no such file"
             return text(404, waiting, Cache_Control=_CACHE)
         try:
-            etag = f'"{opened.mtime_ns:x}-{opened.size:x}"'
+            etag = f'"{tag_of(opened.size, opened.mtime_ns)}"'
             headers = {
-                "Content-Type": _content_type(name),
+                "Content-Type": content_type(name),
                 "Cache-Control": _CACHE,
                 "ETag": etag,
-                "Last-Modified": formatdate(opened.mtime_ns // 10**9, usegmt=True),
+                "Last-Modified": last_modified(opened.mtime_ns),
             }
-            if _unchanged(request, etag, opened):
+            if unchanged(
+                etag,
+                opened.mtime_ns,
+                none_match=request.headers.get("if-none-match"),
+                modified_since=request.headers.get("if-modified-since"),
+            ):
                 return Response(304, b"", headers)
             if opened.size > self._workspace.max_file:
                 return text(413, "this file is too large for the preview")
@@ -97,20 +94,3 @@ class Preview:
             index = self._workspace.open(path + "/index.html")
             os.close(index.fd)
             raise IsADirectoryError from None
-
-
-def _content_type(name: str) -> str:
-    suffix = PurePosixPath(name).suffix.lower()
-    kind = _TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
-    textual = kind.startswith("text/") or kind in {"application/json", "application/manifest+json", "image/svg+xml"}
-    return f"{kind}; charset=utf-8" if textual else kind
-
-
-def _unchanged(request: Request, etag: str, opened: Opened) -> bool:
-    if (known := request.headers.get("if-none-match")) is not None:
-        return known.strip() == "*" or etag in {tag.strip().removeprefix("W/") for tag in known.split(",")}
-    try:
-        since = parsedate_to_datetime(request.headers["if-modified-since"]).timestamp()
-    except (KeyError, ValueError, TypeError, OverflowError):
-        return False
-    return opened.mtime_ns // 10**9 <= since

@@ -12,11 +12,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 from daemon.workspace import beneath
 
 MOUNT = "/workspace"  # the name that the agent knows the folder by
-_MAX_FILES = 10_000
+MAX_FILES = 10_000
 _MAX_DEPTH = 32
 _TEMPORARY = ".footlight-"
 
@@ -30,6 +31,14 @@ class Opened:
     """A regular file, open for reading; whoever asked closes `fd`."""
 
     fd: int
+    size: int
+    mtime_ns: int
+
+
+class Found(NamedTuple):
+    """A regular file, as a listing has it."""
+
+    path: str
     size: int
     mtime_ns: int
 
@@ -116,11 +125,15 @@ class Workspace:
 
         A name that is not UTF-8 is left out: nothing that lists it could say it.
         """
-        found: list[str] = []
+        return [found.path for found in self.survey()]
+
+    def survey(self) -> list[Found]:
+        """The same, with what is known of each."""
+        found: list[Found] = []
         self._walk("", 0, found)
         return sorted(found)
 
-    def _walk(self, folder: str, depth: int, found: list[str]) -> None:
+    def _walk(self, folder: str, depth: int, found: list[Found]) -> None:
         try:
             fd = self._open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
         except Refused:
@@ -128,12 +141,14 @@ class Workspace:
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
-                    if len(found) >= _MAX_FILES:
+                    if len(found) >= MAX_FILES:
                         return
                     if entry.name.startswith(_TEMPORARY) or not _is_text(entry.name):
                         continue
                     if entry.is_file(follow_symlinks=False):
-                        found.append(folder + entry.name)
+                        with suppress(FileNotFoundError):
+                            status = entry.stat(follow_symlinks=False)
+                            found.append(Found(folder + entry.name, status.st_size, status.st_mtime_ns))
                     elif entry.is_dir(follow_symlinks=False) and depth < _MAX_DEPTH:
                         self._walk(f"{folder}{entry.name}/", depth + 1, found)
         finally:

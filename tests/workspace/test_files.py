@@ -330,7 +330,7 @@ def test_name_that_no_text_can_hold_is_not_listed_but_read(workspace):
 def test_listing_ends_at_a_bound(workspace, monkeypatch):
     from daemon.workspace import files
 
-    monkeypatch.setattr(files, "_MAX_FILES", 5)
+    monkeypatch.setattr(files, "MAX_FILES", 5)
     for number in range(10):
         workspace.write(f"{number % 3}/{number}", b"")
     assert len(workspace.files()) == 5
