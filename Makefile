@@ -1,5 +1,5 @@
 # footlight: `make demo` and `make test` work on a fresh Debian or Ubuntu with python3 and make.
-.PHONY: help setup bubblewrap demo test test-slow check format bench binary clean
+.PHONY: help setup bubblewrap chromium demo test test-slow check format bench binary clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -30,10 +30,13 @@ demo: setup
 bubblewrap:
 	@command -v bwrap >/dev/null || sh .ci/need bubblewrap
 
+chromium:
+	@command -v chromium >/dev/null || sh .ci/need chromium
+
 test: setup bubblewrap
 	$(BIN)/python -m pytest
 
-test-slow: setup bubblewrap binary
+test-slow: setup bubblewrap chromium binary
 	$(BIN)/python -m pytest -m slow
 
 check: setup

@@ -80,6 +80,8 @@ class Config:
     user_timeout: float = 30.0  # the kernel's own limit for unacknowledged data
     keep_alive: float = 75.0  # an idle API connection
     sse_interval: float = 15.0  # a comment line keeps proxies from closing an event stream
+    preview_wait: float = 50.0  # an open page asks again whether files changed; many proxies give up after 60 s
+    preview_settle: float = 2.0  # open pages have reloaded after a change, and met their errors
     verify_deadline: float = 20.0  # a new URL must answer through its tunnel
     tunnel_open: float = 30.0  # a session waits for its first URL
     tunnel_restore: float = 60.0  # a lost URL may be away before its session ends

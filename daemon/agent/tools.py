@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import trio
 
+from daemon.agent import preview_errors
 from daemon.workspace.files import Refused, Workspace, relative
 
 NAMES = ("read", "write", "edit")
@@ -50,15 +51,17 @@ def definitions() -> tuple[dict[str, Any], ...]:
 
     known: list[Any] = [tool.to_dict() for tool in beta_agent_toolset_20260401(AgentToolContext(workdir="/"))]
     kept = ("name", "description", "input_schema")
-    return tuple({key: tool[key] for key in kept} for tool in known if tool["name"] in NAMES)
+    theirs = [{key: tool[key] for key in kept} for tool in known if tool["name"] in NAMES]
+    return (*theirs, preview_errors.DEFINITION)
 
 
 class Tools:
     """The tools of one session."""
 
-    def __init__(self, workspace: Workspace, *, max_result: int) -> None:
+    def __init__(self, workspace: Workspace, *, max_result: int, settle: float) -> None:
         self._workspace = workspace
         self._max_result = max_result
+        self._settle = settle
         self._one = trio.CapacityLimiter(1)
         calls = ((_Read, self._read), (_Write, self._write), (_Edit, self._edit))
         self._tools: dict[str, tuple[type, Callable[[Any], Result]]] = dict(zip(NAMES, calls, strict=True))
@@ -69,6 +72,8 @@ class Tools:
         A call that a slow disk holds up puts nothing in place once it is cancelled, and keeps the next one waiting: none
         overtakes another.
         """
+        if name == preview_errors.NAME:
+            return Result(await preview_errors.report(self._workspace.visits, self._settle))
         if name not in self._tools:
             return Result(f"there is no tool {name!r}", is_error=True)
         shape, call = self._tools[name]

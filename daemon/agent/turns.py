@@ -67,8 +67,8 @@ class Agent:
             journal=journal,
             present=present,
             approvals=self.approvals,
-            tools=Tools(workspace, max_result=config.max_tool_result),
-            changed=self.announce_preview,
+            tools=Tools(workspace, max_result=config.max_tool_result, settle=config.preview_settle),
+            changed=self._files_changed,
         )
         self._turn: Turn | None = None
         self._has_index = False
@@ -77,6 +77,10 @@ class Agent:
         """End the current turn, if there is one."""
         if self._turn is not None:
             self._turn.scope.cancel()
+
+    def _files_changed(self) -> None:
+        self._workspace.visits.changed()
+        self.announce_preview()
 
     def announce_preview(self) -> None:
         """Say once in a run that there is a page to open; a session that is opened again may have it from the beginning."""

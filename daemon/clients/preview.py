@@ -5,12 +5,14 @@ tell ports apart, so its name is the session's own.
 """
 
 import os
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import trio
 
 from daemon.clients.auth import Tokens
 from daemon.clients.http import Request, Response, text
+from daemon.clients.live import RESERVED, VERSION, Live, injected
+from daemon.journal.journal import Journal
 from daemon.workspace.files import Opened, Refused, Workspace
 from daemon.workspace.media import content_type, last_modified, tag_of, unchanged
 
@@ -21,15 +23,16 @@ _INLINE_READ = 256 * 1024  # bytes: a larger file is read in a thread
 class Preview:
     """Serves one workspace."""
 
-    def __init__(self, session_id: str, workspace: Workspace, tokens: Tokens) -> None:
+    def __init__(self, journal: Journal, workspace: Workspace, tokens: Tokens, *, wait: float) -> None:
         self.secure = False  # whether the public URL is https
-        self._cookie = f"footlight_{session_id}"
+        self._cookie = f"footlight_{journal.session_id}"
         self._workspace = workspace
+        self._live = Live(journal, workspace, wait=wait)
         self._tokens = tokens
 
     async def respond(self, request: Request) -> Response:
         """The file at the request's path, for who may see it."""
-        if request.method not in {"GET", "HEAD"}:
+        if request.method not in {"GET", "HEAD"} and not request.path.startswith(RESERVED):
             return text(405, "the preview is read only", Allow="GET, HEAD")
         if "token" in request.query:
             if self._tokens.role_of(request.query["token"]) is None:
@@ -37,7 +40,13 @@ class Preview:
             return self._let_in(request)
         if not self._tokens.opens_preview(request.cookies.get(self._cookie)):
             return text(401, "open the preview by the URL that carries its token")
+        if request.path.startswith(RESERVED):
+            return await self._live.respond(request, self._tag(request.query.get("path", "")))
         return await self._file(request)
+
+    def close(self) -> None:
+        """Answer the pages that wait."""
+        self._workspace.visits.close()
 
     def _let_in(self, request: Request) -> Response:
         rest = {name: value for name, value in request.query.items() if name != "token"}
@@ -60,12 +69,16 @@ class Preview:
             waiting = "there is no page yet; the agent has not written index.html" if not path else "no such file"
             return text(404, waiting, Cache_Control=_CACHE)
         try:
-            etag = f'"{tag_of(opened.size, opened.mtime_ns)}"'
+            tag, kind = tag_of(opened.size, opened.mtime_ns), content_type(name)
+            # A page of the site, not its text for a script or a tool.
+            page = kind.startswith("text/html") and "text/html" in request.headers.get("accept", "").lower()
+            etag = f'"{tag}-{VERSION}"' if page else f'"{tag}"'
             headers = {
-                "Content-Type": content_type(name),
+                "Content-Type": kind,
                 "Cache-Control": _CACHE,
                 "ETag": etag,
                 "Last-Modified": last_modified(opened.mtime_ns),
+                **({"Vary": "Accept"} if kind.startswith("text/html") else {}),
             }
             if unchanged(
                 etag,
@@ -80,9 +93,18 @@ class Preview:
                 body = os.pread(opened.fd, opened.size, 0)
             else:
                 body = await trio.to_thread.run_sync(os.pread, opened.fd, opened.size, 0)
-            return Response(200, body, headers)
+            return Response(200, injected(body, request.mount, tag) if page else body, headers)
         finally:
             os.close(opened.fd)
+
+    def _tag(self, path: str) -> str | None:
+        """What the file of a page has now."""
+        try:
+            _, opened = self._open(unquote(path, errors="surrogateescape").lstrip("/"))
+        except (Refused, IsADirectoryError):
+            return None
+        os.close(opened.fd)
+        return tag_of(opened.size, opened.mtime_ns)
 
     def _open(self, path: str) -> tuple[str, Opened]:
         """A file, or a folder's index; a folder without its slash raises IsADirectoryError."""

@@ -15,6 +15,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from daemon.workspace import beneath
+from daemon.workspace.visits import Visits
 
 MOUNT = "/workspace"  # the name that the agent knows the folder by
 MAX_FILES = 10_000
@@ -49,6 +50,7 @@ class Workspace:
     def __init__(self, root: Path, *, max_file: int, open_beneath: beneath.OpenBeneath = beneath.open_beneath) -> None:
         self.root = root
         self.max_file = max_file
+        self.visits = Visits()
         self._open_beneath = open_beneath
         self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._lock = Lock()

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from anthropic.lib.tools.agent_toolset import AgentToolContext, beta_agent_toolset_20260401
 
+from daemon.agent import preview_errors
 from daemon.agent.tools import NAMES, TRUNCATED, Result, Tools, definitions
 from daemon.workspace.files import open_workspace
 
@@ -17,13 +18,15 @@ def workspace(tmp_path):
 
 @pytest.fixture
 def tools(workspace):
-    return Tools(workspace, max_result=100)
+    return Tools(workspace, max_result=100, settle=1.0)
 
 
 def test_definitions_are_the_sdks_own():
     theirs = {tool.name: tool.to_dict() for tool in beta_agent_toolset_20260401(AgentToolContext(workdir="/"))}
-    assert [tool["name"] for tool in definitions()] == ["read", "write", "edit"] == list(NAMES)
-    for tool in definitions():
+    *sdks, own = definitions()
+    assert [tool["name"] for tool in sdks] == ["read", "write", "edit"] == list(NAMES)
+    assert own == preview_errors.DEFINITION
+    for tool in sdks:
         assert set(tool) == {"name", "description", "input_schema"}
         assert tool["input_schema"] == theirs[tool["name"]]["input_schema"]
         assert tool["description"] == theirs[tool["name"]]["description"]
@@ -96,7 +99,7 @@ async def test_edit_of_what_is_not_there_is_refused(tools, workspace, old):
 
 async def test_edit_that_would_grow_beyond_bounds_is_refused_before_it_is_made(tmp_path):
     with open_workspace(tmp_path / "w", max_file=16 << 20) as workspace:
-        tools = Tools(workspace, max_result=100)
+        tools = Tools(workspace, max_result=100, settle=1.0)
         workspace.write("a.txt", b"a" * 1_000_000)
         call = {"file_path": "a.txt", "old_string": "a", "new_string": "b" * 10_000_000, "replace_all": True}
         result = await tools.run("edit", call)  # 10 TB
