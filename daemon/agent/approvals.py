@@ -5,6 +5,7 @@ from typing import Any
 
 import trio
 
+from daemon.config import Config
 from daemon.errors import CallerError
 from daemon.journal.journal import Journal
 from daemon.journal.present import Present
@@ -26,16 +27,19 @@ class Verdict:
 class Approvals:
     """The calls of one session that wait. Nothing ends the waiting but an answer or the end of the turn."""
 
-    def __init__(self, journal: Journal, present: Present, settings: Settings, ask_for: tuple[str, ...]) -> None:
+    def __init__(self, journal: Journal, present: Present, settings: Settings, config: Config) -> None:
         self._journal = journal
         self._present = present
         self._settings = settings  # `approval` may be changed at any time
-        self._ask_for = ask_for  # the tools that wait, all where it is empty
+        self._otherwise = config.approval
+        self._ask_for = config.ask_for  # the tools that wait, all where it is empty
         self._waiting: dict[str, Verdict] = {}
 
     async def refusal(self, call: dict[str, Any]) -> str | None:
         """Why a call may not run, for the model; None where it may. Cancelled, it may not, and the journal says so."""
-        if self._settings.approval != "ask" or (self._ask_for and call["name"] not in self._ask_for):
+        if (self._settings.approval or self._otherwise) == "auto":
+            return None
+        if self._ask_for and call["name"] not in self._ask_for:
             return None
         name = call["id"]
         said = {"tool_use_id": name, "tool": call["name"], "input": call["input"]}

@@ -62,7 +62,7 @@ class Agent:
             preview_url=preview_url,
             config=config,
         )
-        self.approvals = Approvals(journal, present, settings, config.ask_for)
+        self.approvals = Approvals(journal, present, settings, config)
         self._calling = Calling(
             journal=journal,
             present=present,

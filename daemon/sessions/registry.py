@@ -244,9 +244,7 @@ class Registry:
 
     def _settings(self, asked: Asked, record: Record | None) -> Settings:
         """What was asked for, else what the session had, else the daemon's own."""
-        config = self.config
-        new = Settings(model=config.model, approval=config.approval, timeout=config.session_timeout)
-        had = record.settings if record else new
+        had = record.settings if record else Settings(model=self.config.model, timeout=self.config.session_timeout)
         return Settings(
             model=asked.model or had.model,
             system=asked.system if asked.system is not None else had.system,

@@ -103,6 +103,16 @@ async def test_approval_is_the_sessions_own_and_a_later_message_changes_it(tmp_p
         await journaled_until(registry, "abc", "approval_required", 2)
 
 
+async def test_session_without_approval_of_its_own_follows_the_daemons(tmp_path):
+    script = write_script(tmp_path, SCRIPT)
+    async with open_sessions(tmp_path, script=script) as registry:
+        await registry.chat(Asked(message="write", session_id="abc"))
+        assert "approval_required" not in kinds(await journaled_until(registry, "abc", "ready_for_input"))
+    async with open_sessions(tmp_path, script=script, approval="ask") as registry:
+        await registry.chat(Asked(message="write again", session_id="abc"))
+        await journaled_until(registry, "abc", "approval_required")
+
+
 @pytest.mark.parametrize("door", ["websocket", "http"])
 @pytest.mark.parametrize("moment", MOMENTS)
 async def test_interrupt_ends_the_turn_within_a_second_at_any_moment(tmp_path, moment, door):
