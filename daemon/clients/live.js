@@ -2,6 +2,7 @@
 (() => {
   "use strict";
   const me = document.currentScript;
+  const request = fetch.bind(window); // a page may put its own in that place
   const base = new URL(".", me.src); // the reserved folder
   const root = new URL("..", base).pathname; // of the preview
   const page = location.pathname.startsWith(root) ? location.pathname.slice(root.length) : location.pathname;
@@ -22,7 +23,7 @@
     if (left-- <= 0) return;
     const said = { path: page, message: String(message).slice(0, 500), source: short(source).slice(0, 250) };
     const query = new URLSearchParams({ ...said, line: line || 0, column: column || 0 });
-    fetch(new URL(`error?${query}`, base), { method: "POST", keepalive: true }).catch(() => {});
+    request(new URL(`error?${query}`, base), { method: "POST", keepalive: true }).catch(() => {});
   };
   addEventListener("error", (event) => {
     const what = event.target;
@@ -68,7 +69,7 @@
     while (asking === mine && failures < 12) {
       const query = new URLSearchParams(version === null ? { path: page, tag: me.dataset.tag } : { version });
       try {
-        const answer = await fetch(new URL(`live?${query}`, base), { signal: mine.signal, cache: "no-store" });
+        const answer = await request(new URL(`live?${query}`, base), { signal: mine.signal, cache: "no-store" });
         if (answer.status === 401 || answer.status === 410) return; // the session has ended
         const said = await answer.json();
         if (said.changed) return void setTimeout(reload, 200); // files often change several at once
