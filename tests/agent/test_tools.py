@@ -8,6 +8,7 @@ from anthropic.lib.tools.agent_toolset import AgentToolContext, beta_agent_tools
 from daemon.agent import preview_errors
 from daemon.agent.tools import NAMES, TRUNCATED, Result, Tools, definitions
 from daemon.workspace.files import open_workspace
+from daemon.workspace.visits import PageError
 
 
 @pytest.fixture
@@ -165,3 +166,10 @@ async def test_bad_call_is_answered_and_changes_nothing(tools, workspace, name, 
 async def test_extra_arguments_are_ignored(tools, workspace):
     workspace.write("a", b"text")
     assert await tools.run("read", {"file_path": "a", "why": "curious"}) == Result("text")
+
+
+async def test_errors_of_the_preview_are_a_tool_of_ours(tools, workspace):
+    workspace.visits.note(PageError("/", "oops"))
+    for arguments in ({}, {"anything": 1}):
+        result = await tools.run("preview_errors", arguments)
+        assert (result.text.splitlines()[-1], result.is_error, result.changed) == ("- /: oops", False, ())
