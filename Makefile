@@ -1,5 +1,5 @@
 # footlight: `make demo` and `make test` work on a fresh Debian or Ubuntu with python3 and make.
-.PHONY: help setup bubblewrap chromium demo test test-slow check format bench binary clean
+.PHONY: help setup bubblewrap proxy chromium demo test test-slow check format bench binary clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -33,10 +33,15 @@ bubblewrap:
 chromium:
 	@command -v chromium >/dev/null || sh .ci/need chromium
 
-test: setup bubblewrap
+# What the tests put in the place of a proxy of one's own, and the certificates of their https.
+proxy:
+	@test -x /usr/sbin/nginx || sh .ci/need nginx-light
+	@command -v openssl >/dev/null || sh .ci/need openssl
+
+test: setup bubblewrap proxy
 	$(BIN)/python -m pytest
 
-test-slow: setup bubblewrap chromium binary
+test-slow: setup bubblewrap proxy chromium binary
 	$(BIN)/python -m pytest -m slow
 
 check: setup
