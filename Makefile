@@ -1,5 +1,5 @@
 # footlight: `make demo` and `make test` work on a fresh Debian or Ubuntu with python3 and make.
-.PHONY: help setup bubblewrap proxy demo test test-slow check format bench binary clean
+.PHONY: help setup bubblewrap proxy chromium demo test test-slow check format bench binary clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -30,6 +30,9 @@ demo: setup
 bubblewrap:
 	@command -v bwrap >/dev/null || sh .ci/need bubblewrap
 
+chromium:
+	@command -v chromium >/dev/null || sh .ci/need chromium
+
 # What the tests put in the place of a proxy of one's own, and the certificates of their https.
 proxy:
 	@test -x /usr/sbin/nginx || sh .ci/need nginx-light
@@ -38,7 +41,7 @@ proxy:
 test: setup bubblewrap proxy
 	$(BIN)/python -m pytest
 
-test-slow: setup bubblewrap proxy binary
+test-slow: setup bubblewrap proxy chromium binary
 	$(BIN)/python -m pytest -m slow
 
 check: setup

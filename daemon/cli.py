@@ -161,7 +161,9 @@ def serve(**values: Any) -> None:
 @click.argument("message", default="Build a restaurant menu")
 @click.option("--once", is_flag=True, help="end after the first turn")
 @_file_option
-@_with_settings("model", "tunnel", "approval", "api_token", "log_format", "state_dir", "port", "host", "max_sessions")
+@_with_settings(
+    "model", "tunnel", "approval", "ask_for", "api_token", "log_format", "state_dir", "port", "host", "max_sessions"
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),

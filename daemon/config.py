@@ -7,11 +7,12 @@ are bounds that a caller of the library may change. Times are seconds, sizes are
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import platformdirs
 
 MB = 1 << 20
+TOOLS = ("bash", "read", "write", "edit", "glob", "grep", "preview_errors")
 
 
 def setting(default: Any, help: str, **options: Any) -> Any:  # noqa: A002
@@ -46,7 +47,10 @@ class Config:
     )
     max_tokens: int = setting(16_000, "output tokens of one model reply at the most", range=(1, 1_000_000))
     sandbox: str = setting("bwrap", "what the agent's processes run in", choices=("bwrap", "none"))
-    approval: str = setting("auto", "whether tool calls wait for a person", choices=("auto", "ask"))
+    approval: Literal["auto", "ask"] = setting("auto", "whether tool calls wait for a person", choices=("auto", "ask"))
+    ask_for: tuple[str, ...] = setting(
+        (), "a tool that --approval ask waits for (repeatable; default: every tool)", multiple=True, choices=TOOLS
+    )
     session_timeout: float = setting(3600.0, "seconds a session may live, 0 = no limit", range=(0, 31_536_000))
     idle_timeout: float = setting(
         0.0, "seconds without a prompt after which a session completes, 0 = off", range=(0, 31_536_000)
@@ -76,6 +80,8 @@ class Config:
     user_timeout: float = 30.0  # the kernel's own limit for unacknowledged data
     keep_alive: float = 75.0  # an idle API connection
     sse_interval: float = 15.0  # a comment line keeps proxies from closing an event stream
+    preview_wait: float = 50.0  # an open page asks again whether files changed; many proxies give up after 60 s
+    preview_settle: float = 2.0  # open pages have reloaded after a change, and met their errors
     verify_deadline: float = 20.0  # a new URL must answer through its tunnel
     tunnel_open: float = 30.0  # a session waits for its first URL
     tunnel_restore: float = 60.0  # a lost URL may be away before its session ends
@@ -100,6 +106,7 @@ class Config:
     max_connections: int = 2000  # sockets of one port
     max_shared_connections: int = 20_000  # sockets of the listener that sessions share
     max_file: int = 16 * MB  # one file that the agent writes or the preview serves
+    max_archive: int = 1 << 30  # a workspace that is sent as a ZIP
     max_tool_result: int = 64 * 1024  # characters that the model and the journal get of a tool's result
     max_rounds: int = 200  # model replies in one turn
     backlog: int = 1024  # connections the kernel holds until they are accepted

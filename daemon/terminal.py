@@ -64,6 +64,16 @@ class Transcript:
                 )
             case "claude_tool_result" if data["is_error"]:
                 self._line(Text(f"    {data['result']}", "red"))
+            case "approval_required":
+                self._line(Text(f"    ? {in_one_line(data['tool'])} waits for a person's approval", "yellow"))
+            case "approval_resolved" if data["decision"] != "approve":
+                self._line(
+                    Text(f"    {in_one_line(data['decision'])}: {in_one_line(data['reason'] or 'no reason')}", "yellow")
+                )
+            case "preview_error":
+                self._line(
+                    Text(f"  ! in the preview, {in_one_line(data['path'])}: {in_one_line(data['message'])}", "red")
+                )
             case "pages_discovered":
                 self._line(Text(f"\n  {data['total_pages']} page(s):", "bold"))
                 for page in data["pages"]:

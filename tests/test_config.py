@@ -25,7 +25,7 @@ def test_setting_has_a_help_text_and_a_default_that_it_allows(field):
     assert text == text.strip().removesuffix(".")
     assert field.metadata.keys() <= {"help", "choices", "range", "multiple", "secret"}
     if "choices" in field.metadata:
-        assert default in field.metadata["choices"]
+        assert default == () or default in field.metadata["choices"]
     if "range" in field.metadata:
         low, high = field.metadata["range"]
         assert low <= default <= high
@@ -44,6 +44,7 @@ def test_settings_hold_what_the_contract_names():
         "tunnel": "auto",
         "sandbox": "bwrap",
         "approval": "auto",
+        "ask_for": (),
         "session_timeout": 3600,
         "idle_timeout": 0,
         "max_sessions": 16,
@@ -62,6 +63,7 @@ def test_settings_hold_what_the_contract_names():
         "tunnel": ("auto", "ngrok", "ngrok-shared", "static", "local"),
         "sandbox": ("bwrap", "none"),
         "approval": ("auto", "ask"),
+        "ask_for": ("bash", "read", "write", "edit", "glob", "grep", "preview_errors"),
         "log_format": ("text", "json"),
     }
 

@@ -5,37 +5,46 @@ from typing import Any
 
 import trio
 
+from daemon.agent.approvals import Approvals
 from daemon.agent.conversation import tool_result
-from daemon.agent.tools import Tools
+from daemon.agent.tools import Result, Tools
 from daemon.agent.turn import Turn
 from daemon.journal.journal import Journal
 from daemon.journal.present import Present
 
 INTERRUPTED = "interrupted by a person before it ran to its end"
+NOT_RUN = "interrupted while it waited for a person's approval; it was not run"
 
 
 class Calling:
     """How one session runs tools; `changed` is called after each that changed files."""
 
-    def __init__(self, *, journal: Journal, present: Present, tools: Tools, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, *, journal: Journal, present: Present, approvals: Approvals, tools: Tools, changed: Callable[[], None]
+    ) -> None:
         self._journal = journal
         self._present = present
+        self._approvals = approvals
         self._tools = tools
         self._changed = changed
 
     async def answer(self, turn: Turn, call: dict[str, Any]) -> dict[str, Any]:
-        """Run one tool and say so; the answer for the model."""
+        """Run one tool, once it may, and say so; the answer for the model."""
         said = {"turn": turn.number, "tool_use_id": call["id"], "tool": call["name"], "input": call["input"]}
         self._journal.append("claude_tool_use", **said)
-        self._present.running_tools[call["id"]] = said
-        started = trio.current_time()
-        text, is_error = INTERRUPTED, True
+        started: float | None = None
+        text, is_error = NOT_RUN, True
         try:
-            result = await self._tools.run(call["name"], call["input"])
+            if (refusal := await self._approvals.refusal(call)) is not None:
+                result = Result(refusal, is_error=True)
+            else:
+                self._present.running_tools[call["id"]] = said
+                started, text = trio.current_time(), INTERRUPTED
+                result = await self._tools.run(call["name"], call["input"])
             text, is_error = result.text, result.is_error
         finally:
-            del self._present.running_tools[call["id"]]
-            duration = round((trio.current_time() - started) * 1000)
+            self._present.running_tools.pop(call["id"], None)
+            duration = 0 if started is None else round((trio.current_time() - started) * 1000)
             told = {"turn": turn.number, "tool_use_id": call["id"], "result": text, "is_error": is_error}
             self._journal.append("claude_tool_result", **told, duration_ms=duration)
         if result.changed:

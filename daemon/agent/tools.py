@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import trio
 
+from daemon.agent import preview_errors
 from daemon.workspace.files import Refused, Workspace, relative
 
 NAMES = ("read", "write", "edit")
@@ -50,25 +51,35 @@ def definitions() -> tuple[dict[str, Any], ...]:
 
     known: list[Any] = [tool.to_dict() for tool in beta_agent_toolset_20260401(AgentToolContext(workdir="/"))]
     kept = ("name", "description", "input_schema")
-    return tuple({key: tool[key] for key in kept} for tool in known if tool["name"] in NAMES)
+    theirs = [{key: tool[key] for key in kept} for tool in known if tool["name"] in NAMES]
+    return (*theirs, preview_errors.DEFINITION)
 
 
 class Tools:
     """The tools of one session."""
 
-    def __init__(self, workspace: Workspace, *, max_result: int) -> None:
+    def __init__(self, workspace: Workspace, *, max_result: int, settle: float) -> None:
         self._workspace = workspace
         self._max_result = max_result
+        self._settle = settle
+        self._one = trio.CapacityLimiter(1)
         calls = ((_Read, self._read), (_Write, self._write), (_Edit, self._edit))
         self._tools: dict[str, tuple[type, Callable[[Any], Result]]] = dict(zip(NAMES, calls, strict=True))
 
     async def run(self, name: str, arguments: Any) -> Result:
-        """Carry out one call. Cancelled, a file is as it was or as it should be: the call is not cut in the middle."""
+        """Carry out one call. Cancelled, it is not waited for: a file is as it was or as it should be.
+
+        A call that a slow disk holds up puts nothing in place once it is cancelled, and keeps the next one waiting: none
+        overtakes another.
+        """
+        if name == preview_errors.NAME:
+            return Result(await preview_errors.report(self._workspace.visits, self._settle))
         if name not in self._tools:
             return Result(f"there is no tool {name!r}", is_error=True)
         shape, call = self._tools[name]
         try:
-            result = await trio.to_thread.run_sync(call, msgspec.convert(arguments, shape))
+            given: Any = msgspec.convert(arguments, shape)
+            result = await trio.to_thread.run_sync(call, given, abandon_on_cancel=True, limiter=self._one)
         except msgspec.ValidationError as error:
             return Result(f"{name}: {error}", is_error=True)
         except Refused as error:
@@ -89,7 +100,7 @@ class Tools:
 
     def _write(self, call: _Write) -> Result:
         data = _bytes(call.content)
-        self._workspace.write(call.file_path, data)
+        self._workspace.write(call.file_path, data, check=trio.from_thread.check_cancelled)
         return Result(f"wrote {len(data)} bytes to {call.file_path}", changed=(relative(call.file_path),))
 
     def _edit(self, call: _Edit) -> Result:
@@ -102,7 +113,8 @@ class Tools:
         # Known before it is made: replacing every letter of a large file by a long text could take all memory.
         if len(text) + count * (len(call.new_string) - len(call.old_string)) > self._workspace.max_file:
             raise Refused(f"{call.file_path}: larger than {self._workspace.max_file} bytes")
-        self._workspace.write(call.file_path, _bytes(text.replace(call.old_string, call.new_string)))
+        data = _bytes(text.replace(call.old_string, call.new_string))
+        self._workspace.write(call.file_path, data, check=trio.from_thread.check_cancelled)
         return Result(f"edited {call.file_path} ({count} replacement(s))", changed=(relative(call.file_path),))
 
 

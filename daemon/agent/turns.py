@@ -6,6 +6,7 @@ has an answer, and `turn_complete` is the turn's last event.
 
 import trio
 
+from daemon.agent.approvals import Approvals
 from daemon.agent.asking import Asking, BlockSink
 from daemon.agent.calling import INTERRUPTED, Calling
 from daemon.agent.conversation import Conversation
@@ -61,11 +62,13 @@ class Agent:
             preview_url=preview_url,
             config=config,
         )
+        self.approvals = Approvals(journal, present, settings, config)
         self._calling = Calling(
             journal=journal,
             present=present,
-            tools=Tools(workspace, max_result=config.max_tool_result),
-            changed=self.announce_preview,
+            approvals=self.approvals,
+            tools=Tools(workspace, max_result=config.max_tool_result, settle=config.preview_settle),
+            changed=self._files_changed,
         )
         self._turn: Turn | None = None
         self._has_index = False
@@ -74,6 +77,10 @@ class Agent:
         """End the current turn, if there is one."""
         if self._turn is not None:
             self._turn.scope.cancel()
+
+    def _files_changed(self) -> None:
+        self._workspace.visits.changed()
+        self.announce_preview()
 
     def announce_preview(self) -> None:
         """Say once in a run that there is a page to open; a session that is opened again may have it from the beginning."""
@@ -142,7 +149,7 @@ class Agent:
 
     async def _discover_pages(self, turn: Turn) -> None:
         if turn.changed:
-            pages = await trio.to_thread.run_sync(pages_in, self._workspace, self._preview_url)
+            pages = await trio.to_thread.run_sync(pages_in, self._workspace, self._preview_url, abandon_on_cancel=True)
             if pages:
                 self._journal.append("pages_discovered", pages=pages, total_pages=len(pages))
 

@@ -6,7 +6,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
-from daemon.api import events, openapi, sessions, status
+from daemon.api import events, files, openapi, sessions, status
 from daemon.api.guard import Caller, check
 from daemon.api.schemas import problem
 from daemon.config import Config
@@ -45,7 +45,7 @@ def build_app(registry: Registry, config: Config) -> QuartTrio:
     app.url_map.merge_slashes = False  # a doubled slash is no route, and no redirect either
     app.config["MAX_CONTENT_LENGTH"] = config.max_body
     app.config["BODY_TIMEOUT"] = config.head_deadline
-    for noun in (sessions, events, status):
+    for noun in (sessions, events, files, status):
         app.register_blueprint(noun.routes(registry))
     app.register_blueprint(openapi.routes(app))
 

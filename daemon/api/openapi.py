@@ -1,5 +1,6 @@
 """The OpenAPI document: quart-schema's, with shared schemas, the refusals of every route and other types than JSON; its two routes."""
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
@@ -24,21 +25,23 @@ Every refusal is `application/problem+json` (RFC 9457); its `code` says which on
 _TAGS = {
     "sessions": "Starting sessions, looking at them, ending them",
     "events": "What has happened in a session",
+    "files": "What the agent has made",
     "daemon": "The daemon itself",
 }
 _WHY = {
     400: "The body is not JSON, its Content-Type is not `application/json`, or a query value is not allowed: `invalid_request`",
     401: "The caller comes from another machine and sent no or the wrong API token: `unauthorized`",
     403: "`forbidden_host` or `forbidden_origin`",
-    404: "There is no such session: `session_not_found`",
+    404: "There is no such session: `session_not_found`, or no such file in it: `not_found`",
     408: "The body did not come in time: `request_timeout`",
-    413: "The body is too large: `payload_too_large`",
+    413: "The body, or the archive that is asked for, is too large: `payload_too_large`",
     422: "The body is JSON but not what this route takes: `invalid_request`",
     429: "`too_many_sessions` are alive, or `too_many_prompts` wait in this one",
     503: "`shutting_down`, or `model_unavailable`",
 }
 _HEADERS = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
 _EVERYWHERE = (401, 403)
+_PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 
 
 def refuses(*statuses: int) -> Callable[[Route], Route]:
@@ -69,7 +72,9 @@ class Document(OpenAPIProvider):
         """The operations of one route, and the schemas they refer to."""
         route = self._app.view_functions[rule.endpoint]
         paths, schemas = super().build_paths(rule)
-        for operation in [operation for path in paths.values() for operation in path.values()]:
+        (operations,) = paths.values()
+        paths = {_PARAMETER.sub(r"{\1}", rule.rule): operations}  # its own pattern takes `<a>/b/<path:c>` for one
+        for operation in operations.values():
             responses = operation["responses"]
             operation["description"] = operation["description"].strip()
             for status in _EVERYWHERE:
@@ -87,10 +92,12 @@ class Document(OpenAPIProvider):
         return paths, schemas
 
     def build_path_parameter(self, name: str, converter: Any) -> dict[str, Any]:
-        """A session id is not any string."""
+        """A session id is not any string, and a path is one beneath the workspace."""
         parameter: dict[str, Any] = super().build_path_parameter(name, converter)
         if name == "session_id":
             parameter["schema"], _ = _schema(SessionId)
+        if name == "path":
+            parameter["description"] = "of the file, beneath the workspace"
         return parameter
 
     def build_request_body(self, model: type, source: Any) -> tuple[dict[str, Any], dict[str, Any]]:  # noqa: ARG002

@@ -35,6 +35,22 @@ class EventPage(msgspec.Struct):
     epoch: str
 
 
+class FileEntry(msgspec.Struct):
+    """A file of a workspace."""
+
+    path: str
+    size: int
+    mtime: str
+    type: str
+
+
+class FileList(msgspec.Struct):
+    """The files of a workspace, by path."""
+
+    files: list[FileEntry]
+    truncated: bool  # there may be more
+
+
 class Health(msgspec.Struct):
     """Whether the daemon is well."""
 

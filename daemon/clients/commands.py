@@ -1,6 +1,6 @@
 """What a client may send over the WebSocket, and who carries it out."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import msgspec
 
@@ -44,8 +44,18 @@ class Ping(_Frame):
     """Are you there?"""
 
 
+class _Verdict(msgspec.Struct):
+    """A frame that answers a tool call by a word that is not known."""
+
+    type: str
+    tool_use_id: str
+    reason: str | None = None
+
+
 Command = Prompt | Interrupt | Approve | Deny | Stop | Ping
 _decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
+_verdicts = msgspec.json.Decoder(_Verdict)
+_KNOWN = {shape.__struct_config__.tag for shape in get_args(Command)}
 
 
 class Commands(Protocol):
@@ -73,13 +83,30 @@ class Commands(Protocol):
 
 
 def decode(message: str | bytes) -> Command:
-    """A frame as a command; anything else is `invalid_request` with what is wrong."""
+    """A frame as a command; anything else is `invalid_request` with what is wrong.
+
+    An unknown verdict on a tool call is a no: whoever sent it meant to answer, and only `approve` is a yes.
+    """
     if isinstance(message, bytes):
         raise invalid_request("frames are text")
     try:
         return _decoder.decode(message)
+    except msgspec.ValidationError as error:
+        if (verdict := _unknown_verdict(message)) is not None:
+            return verdict
+        raise invalid_request(f"not a frame of this protocol: {error}") from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise invalid_request(f"not a frame of this protocol: {error}") from None
+
+
+def _unknown_verdict(message: str) -> Deny | None:
+    try:
+        verdict = _verdicts.decode(message)
+    except msgspec.ValidationError:
+        return None
+    if verdict.type in _KNOWN:
+        return None
+    return Deny(verdict.tool_use_id, verdict.reason or f"{verdict.type[:40]!r} is no verdict that is known")
 
 
 def carry_out(command: Command, commands: Commands, client_id: int) -> dict[str, Any]:

@@ -30,16 +30,26 @@ class Port:
 
     def __init__(self, audience: Audience, tokens: Tokens, workspace: Workspace) -> None:
         self.number = 0
-        self.preview = Preview(audience.journal.session_id, workspace, tokens)
-        self.audience = audience
         config = audience.config
-        self.server = Server(self.handle, max_connections=config.max_connections, user_timeout=config.user_timeout)
+        self.preview = Preview(audience.journal, workspace, tokens, wait=config.preview_wait)
+        self.audience = audience
+        self.server = Server(
+            self.handle,
+            max_connections=config.max_connections,
+            user_timeout=config.user_timeout,
+            on_drain=self._release,
+        )
         self._tokens = tokens
         self._opened = trio.current_time()
 
     async def handle(self, socket: trio.SocketStream) -> None:
         """One connection of its own."""
         await converse(socket, lambda request: (self, request), self.audience.config)
+
+    async def _release(self) -> None:
+        """Let those go whom a cancellation of the server does not reach: they came over another listener."""
+        self.preview.close()
+        await trio.lowlevel.checkpoint()
 
     def entry(self, request: http.Request) -> tuple[Role, Place] | http.Response:
         """Who may open a WebSocket, and where it goes on; or why not."""

@@ -4,40 +4,35 @@ A visitor brings a token once; it is exchanged for a cookie that opens this sess
 tell ports apart, so its name is the session's own.
 """
 
-import mimetypes
 import os
-from email.utils import formatdate, parsedate_to_datetime
-from pathlib import PurePosixPath
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import trio
 
 from daemon.clients.auth import Tokens
 from daemon.clients.http import Request, Response, text
+from daemon.clients.live import RESERVED, VERSION, Live, injected
+from daemon.journal.journal import Journal
 from daemon.workspace.files import Opened, Refused, Workspace
+from daemon.workspace.media import content_type, last_modified, tag_of, unchanged
 
 _CACHE = "no-cache"  # ask again each time: the agent may have changed it
-_TYPES = {
-    ".js": "text/javascript",
-    ".mjs": "text/javascript",
-    ".webmanifest": "application/manifest+json",
-    ".woff2": "font/woff2",
-}
 _INLINE_READ = 256 * 1024  # bytes: a larger file is read in a thread
 
 
 class Preview:
     """Serves one workspace."""
 
-    def __init__(self, session_id: str, workspace: Workspace, tokens: Tokens) -> None:
+    def __init__(self, journal: Journal, workspace: Workspace, tokens: Tokens, *, wait: float) -> None:
         self.secure = False  # whether the public URL is https
-        self._cookie = f"footlight_{session_id}"
+        self._cookie = f"footlight_{journal.session_id}"
         self._workspace = workspace
+        self._live = Live(journal, workspace, wait=wait)
         self._tokens = tokens
 
     async def respond(self, request: Request) -> Response:
         """The file at the request's path, for who may see it."""
-        if request.method not in {"GET", "HEAD"}:
+        if request.method not in {"GET", "HEAD"} and not request.path.startswith(RESERVED):
             return text(405, "the preview is read only", Allow="GET, HEAD")
         if "token" in request.query:
             if self._tokens.role_of(request.query["token"]) is None:
@@ -45,7 +40,13 @@ class Preview:
             return self._let_in(request)
         if not self._tokens.opens_preview(request.cookies.get(self._cookie)):
             return text(401, "open the preview by the URL that carries its token")
+        if request.path.startswith(RESERVED):
+            return await self._live.respond(request, self._tag(request.query.get("path", "")))
         return await self._file(request)
+
+    def close(self) -> None:
+        """Answer the pages that wait."""
+        self._workspace.visits.close()
 
     def _let_in(self, request: Request) -> Response:
         rest = {name: value for name, value in request.query.items() if name != "token"}
@@ -68,14 +69,23 @@ class Preview:
             waiting = "there is no page yet; the agent has not written index.html" if not path else "no such file"
             return text(404, waiting, Cache_Control=_CACHE)
         try:
-            etag = f'"{opened.mtime_ns:x}-{opened.size:x}"'
+            tag, kind = tag_of(opened.size, opened.mtime_ns), content_type(name)
+            # A page of the site, not its text for a script or a tool.
+            page = kind.startswith("text/html") and "text/html" in request.headers.get("accept", "").lower()
+            etag = f'"{tag}-{VERSION}"' if page else f'"{tag}"'
             headers = {
-                "Content-Type": _content_type(name),
+                "Content-Type": kind,
                 "Cache-Control": _CACHE,
                 "ETag": etag,
-                "Last-Modified": formatdate(opened.mtime_ns // 10**9, usegmt=True),
+                "Last-Modified": last_modified(opened.mtime_ns),
+                **({"Vary": "Accept"} if kind.startswith("text/html") else {}),
             }
-            if _unchanged(request, etag, opened):
+            if unchanged(
+                etag,
+                opened.mtime_ns,
+                none_match=request.headers.get("if-none-match"),
+                modified_since=request.headers.get("if-modified-since"),
+            ):
                 return Response(304, b"", headers)
             if opened.size > self._workspace.max_file:
                 return text(413, "this file is too large for the preview")
@@ -83,9 +93,18 @@ class Preview:
                 body = os.pread(opened.fd, opened.size, 0)
             else:
                 body = await trio.to_thread.run_sync(os.pread, opened.fd, opened.size, 0)
-            return Response(200, body, headers)
+            return Response(200, injected(body, request.mount, tag) if page else body, headers)
         finally:
             os.close(opened.fd)
+
+    def _tag(self, path: str) -> str | None:
+        """What the file of a page has now."""
+        try:
+            _, opened = self._open(unquote(path, errors="surrogateescape").lstrip("/"))
+        except (Refused, IsADirectoryError):
+            return None
+        os.close(opened.fd)
+        return tag_of(opened.size, opened.mtime_ns)
 
     def _open(self, path: str) -> tuple[str, Opened]:
         """A file, or a folder's index; a folder without its slash raises IsADirectoryError."""
@@ -97,20 +116,3 @@ class Preview:
             index = self._workspace.open(path + "/index.html")
             os.close(index.fd)
             raise IsADirectoryError from None
-
-
-def _content_type(name: str) -> str:
-    suffix = PurePosixPath(name).suffix.lower()
-    kind = _TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
-    textual = kind.startswith("text/") or kind in {"application/json", "application/manifest+json", "image/svg+xml"}
-    return f"{kind}; charset=utf-8" if textual else kind
-
-
-def _unchanged(request: Request, etag: str, opened: Opened) -> bool:
-    if (known := request.headers.get("if-none-match")) is not None:
-        return known.strip() == "*" or etag in {tag.strip().removeprefix("W/") for tag in known.split(",")}
-    try:
-        since = parsedate_to_datetime(request.headers["if-modified-since"]).timestamp()
-    except (KeyError, ValueError, TypeError, OverflowError):
-        return False
-    return opened.mtime_ns // 10**9 <= since

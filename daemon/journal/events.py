@@ -30,6 +30,7 @@ JOURNALED: dict[str, tuple[str, ...]] = {
     "files_changed": ("paths",),
     "pages_discovered": ("pages", "total_pages"),
     "preview_ready": ("preview_url",),
+    "preview_error": ("path", "message", "source", "line", "column"),
     "turn_retry": ("turn", "attempt", "reason", "blocks"),
     "turn_complete": ("turn", "stop_reason", "is_error", "duration_ms", "usage"),
     "ready_for_input": ("turn", "queued_prompts"),

@@ -1,4 +1,5 @@
-"""What is going on at this moment and is not yet an event: the text that is streaming, the tools that run.
+"""What is going on at this moment and is not yet an event: the text that is streaming, the tools that run,
+the ones that wait for a person.
 
 Whoever joins now is told of it. Written by the agent, read by clients; plain state, no waiting.
 """
@@ -26,6 +27,7 @@ class Present:
 
     block: OpenBlock | None = None
     running_tools: dict[str, dict[str, Any]] = field(default_factory=dict)  # tool_use_id -> what claude_tool_use said
+    approvals: dict[str, dict[str, Any]] = field(default_factory=dict)  # tool_use_id -> what approval_required said
 
     def deltas(self) -> list[tuple[str, dict[str, Any]]]:
         """For a client that joins in the middle of a block: one delta with everything so far."""
@@ -41,4 +43,4 @@ class Present:
 
     def pending(self) -> dict[str, list[dict[str, Any]]]:
         """The `pending` of `connected`."""
-        return {"approvals": [], "running_tools": list(self.running_tools.values())}
+        return {"approvals": list(self.approvals.values()), "running_tools": list(self.running_tools.values())}

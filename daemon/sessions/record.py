@@ -33,7 +33,7 @@ class Settings(msgspec.Struct, kw_only=True):
 
     model: str
     system: str | None = None
-    approval: Literal["auto", "ask"] = "auto"
+    approval: Literal["auto", "ask"] | None = None  # None: the daemon's own, whatever that is by then
     timeout: float = 3600.0
     token_budget: int | None = None
 

@@ -15,7 +15,7 @@ import trio
 
 from daemon.agent.models import Models
 from daemon.config import Config
-from daemon.errors import CallerError, invalid_request
+from daemon.errors import CallerError
 from daemon.journal.events import utc_now
 from daemon.journal.journal import Journal, load_journal
 from daemon.journal.store import Store
@@ -80,8 +80,6 @@ class Registry:
         Waits only where the session is just ending: until it is gone.
         """
         check_prompt(asked.message, asked.message_id, self.config)
-        if asked.approval == "ask":
-            raise invalid_request("approval `ask` is not available in this version")
         session_id = asked.session_id or secrets.token_hex(6)
         log.info("request", method="POST", path="/api/chat", session_id=session_id)
         while session_id in self._live or session_id in self._purging:
@@ -90,6 +88,7 @@ class Registry:
                 said = session.prompt(asked.message, asked.message_id, same_text_counts=True)
                 if asked.token_budget is not None:
                     session.record.settings.token_budget = asked.token_budget
+                session.record.settings.approval = asked.approval or session.record.settings.approval
                 log.info("new_session", new=False)
                 log.info("existing", session_id=session_id)
                 return Accepted(session.view(), said["accepted"])
@@ -249,7 +248,7 @@ class Registry:
         return Settings(
             model=asked.model or had.model,
             system=asked.system if asked.system is not None else had.system,
-            approval="auto",
+            approval=asked.approval or had.approval,
             timeout=asked.timeout if asked.timeout is not None else had.timeout,
             token_budget=asked.token_budget if asked.token_budget is not None else had.token_budget,
         )

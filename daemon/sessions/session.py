@@ -5,6 +5,7 @@ from typing import Any
 
 import trio
 
+from daemon.agent.approvals import no_such_approval
 from daemon.agent.turns import Agent
 from daemon.clients.auth import Tokens
 from daemon.clients.hub import Hub
@@ -105,9 +106,11 @@ class Session:
         if self.agent is not None:
             self.agent.interrupt()
 
-    def resolve(self, tool_use_id: str, *, approved: bool, client_id: int, reason: str | None) -> None:  # noqa: ARG002
+    def resolve(self, tool_use_id: str, *, approved: bool, client_id: int, reason: str | None) -> None:
         """Answer a tool call that waits for a person."""
-        raise CallerError("no_such_approval", 404, "no tool call with this id waits for an answer")
+        if self.agent is None:
+            raise no_such_approval()
+        self.agent.approvals.resolve(tool_use_id, approved=approved, client_id=client_id, reason=reason)
 
     def stop(self, reason: Reason = Reason.stopped) -> None:
         """Begin its end; the first reason counts. What has not begun to run can only be stopped."""

@@ -7,15 +7,18 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
 
 from daemon.workspace import beneath
+from daemon.workspace.visits import Visits
 
 MOUNT = "/workspace"  # the name that the agent knows the folder by
-_MAX_FILES = 10_000
+MAX_FILES = 10_000
 _MAX_DEPTH = 32
 _TEMPORARY = ".footlight-"
 
@@ -33,20 +36,37 @@ class Opened:
     mtime_ns: int
 
 
+class Found(NamedTuple):
+    """A regular file, as a listing has it."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
 class Workspace:
     """Made by `open_workspace`."""
 
     def __init__(self, root: Path, *, max_file: int, open_beneath: beneath.OpenBeneath = beneath.open_beneath) -> None:
         self.root = root
         self.max_file = max_file
+        self.visits = Visits()
         self._open_beneath = open_beneath
         self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._lock = Lock()
+        self._users = 1  # who opens something at this moment, and whoever made this until they close it
+        self._closed = False
 
     def close(self) -> None:
-        """Give back the descriptor; idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Open nothing more; idempotent. The descriptor is given back by whoever uses it last.
+
+        A thread that a slow disk holds up may outlive its session, and the number of a closed descriptor is soon another's.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._leave()
 
     def open(self, path: str) -> Opened:
         """Open a regular file for reading."""
@@ -78,8 +98,11 @@ class Workspace:
             raise Refused(f"{path}: larger than {limit} bytes")
         return data
 
-    def write(self, path: str, data: bytes) -> None:
-        """Put a file in place, with the folders on its way; a reader sees the old file or the new one."""
+    def write(self, path: str, data: bytes, *, check: Callable[[], object] = bool) -> None:
+        """Put a file in place, with the folders on its way; a reader sees the old file or the new one.
+
+        Where `check` raises, at the last moment before it would be seen, the old one stays.
+        """
         name = relative(path)
         if len(data) > self.max_file:
             raise Refused(f"{path}: larger than {self.max_file} bytes")
@@ -92,6 +115,7 @@ class Workspace:
                 try:
                     with os.fdopen(fd, "wb") as file:
                         file.write(data)
+                    check()
                     os.rename(temporary, last, src_dir_fd=folder, dst_dir_fd=folder)
                 except BaseException:
                     with suppress(OSError):
@@ -103,11 +127,15 @@ class Workspace:
 
         A name that is not UTF-8 is left out: nothing that lists it could say it.
         """
-        found: list[str] = []
+        return [found.path for found in self.survey()]
+
+    def survey(self) -> list[Found]:
+        """The same, with what is known of each."""
+        found: list[Found] = []
         self._walk("", 0, found)
         return sorted(found)
 
-    def _walk(self, folder: str, depth: int, found: list[str]) -> None:
+    def _walk(self, folder: str, depth: int, found: list[Found]) -> None:
         try:
             fd = self._open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
         except Refused:
@@ -115,20 +143,35 @@ class Workspace:
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
-                    if len(found) >= _MAX_FILES:
+                    if len(found) >= MAX_FILES:
                         return
                     if entry.name.startswith(_TEMPORARY) or not _is_text(entry.name):
                         continue
                     if entry.is_file(follow_symlinks=False):
-                        found.append(folder + entry.name)
+                        with suppress(FileNotFoundError):
+                            status = entry.stat(follow_symlinks=False)
+                            found.append(Found(folder + entry.name, status.st_size, status.st_mtime_ns))
                     elif entry.is_dir(follow_symlinks=False) and depth < _MAX_DEPTH:
                         self._walk(f"{folder}{entry.name}/", depth + 1, found)
         finally:
             os.close(fd)
 
     def _open(self, path: str, flags: int) -> int:
-        with _refusing(path):
-            return self._open_beneath(self._fd, path, flags, 0o644)
+        with self._lock:
+            if self._closed:
+                raise Refused(f"{path}: the session has ended")
+            self._users += 1
+        try:
+            with _refusing(path):
+                return self._open_beneath(self._fd, path, flags, 0o644)
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                os.close(self._fd)
 
     @contextmanager
     def _folder_of(self, path: str) -> Iterator[tuple[int, str]]:

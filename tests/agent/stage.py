@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import trio
@@ -113,9 +113,10 @@ class Stage:
         *,
         token_budget: int | None = None,
         usage: Usage | None = None,
+        approval: Literal["auto", "ask"] = "auto",
         open_beneath: beneath.OpenBeneath = beneath.open_beneath,
     ) -> AsyncIterator[Play]:
-        settings = Settings(model="scripted", token_budget=token_budget)
+        settings = Settings(model="scripted", token_budget=token_budget, approval=approval)
         with self._open(name, settings, usage or Usage(), open_beneath) as play:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(play.agent.deltas.run)

@@ -246,7 +246,7 @@ class Restaurant:
     def __init__(self, workspace: Any) -> None:
         self.workspace = workspace
         self.script = load_script(None)
-        self.tools = Tools(workspace, max_result=65536)
+        self.tools = Tools(workspace, max_result=65536, settle=0.0)
         self.messages: list[dict[str, Any]] = []
 
     def files(self) -> dict[str, str]:

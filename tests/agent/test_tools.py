@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from anthropic.lib.tools.agent_toolset import AgentToolContext, beta_agent_toolset_20260401
 
+from daemon.agent import preview_errors
 from daemon.agent.tools import NAMES, TRUNCATED, Result, Tools, definitions
 from daemon.workspace.files import open_workspace
+from daemon.workspace.visits import PageError
 
 
 @pytest.fixture
@@ -17,13 +19,15 @@ def workspace(tmp_path):
 
 @pytest.fixture
 def tools(workspace):
-    return Tools(workspace, max_result=100)
+    return Tools(workspace, max_result=100, settle=1.0)
 
 
 def test_definitions_are_the_sdks_own():
     theirs = {tool.name: tool.to_dict() for tool in beta_agent_toolset_20260401(AgentToolContext(workdir="/"))}
-    assert [tool["name"] for tool in definitions()] == ["read", "write", "edit"] == list(NAMES)
-    for tool in definitions():
+    *sdks, own = definitions()
+    assert [tool["name"] for tool in sdks] == ["read", "write", "edit"] == list(NAMES)
+    assert own == preview_errors.DEFINITION
+    for tool in sdks:
         assert set(tool) == {"name", "description", "input_schema"}
         assert tool["input_schema"] == theirs[tool["name"]]["input_schema"]
         assert tool["description"] == theirs[tool["name"]]["description"]
@@ -96,7 +100,7 @@ async def test_edit_of_what_is_not_there_is_refused(tools, workspace, old):
 
 async def test_edit_that_would_grow_beyond_bounds_is_refused_before_it_is_made(tmp_path):
     with open_workspace(tmp_path / "w", max_file=16 << 20) as workspace:
-        tools = Tools(workspace, max_result=100)
+        tools = Tools(workspace, max_result=100, settle=1.0)
         workspace.write("a.txt", b"a" * 1_000_000)
         call = {"file_path": "a.txt", "old_string": "a", "new_string": "b" * 10_000_000, "replace_all": True}
         result = await tools.run("edit", call)  # 10 TB
@@ -162,3 +166,10 @@ async def test_bad_call_is_answered_and_changes_nothing(tools, workspace, name, 
 async def test_extra_arguments_are_ignored(tools, workspace):
     workspace.write("a", b"text")
     assert await tools.run("read", {"file_path": "a", "why": "curious"}) == Result("text")
+
+
+async def test_errors_of_the_preview_are_a_tool_of_ours(tools, workspace):
+    workspace.visits.note(PageError("/", "oops"))
+    for arguments in ({}, {"anything": 1}):
+        result = await tools.run("preview_errors", arguments)
+        assert (result.text.splitlines()[-1], result.is_error, result.changed) == ("- /: oops", False, ())

@@ -12,7 +12,7 @@ from daemon.agent.turns import UNKNOWN
 from daemon.sessions.record import Usage
 from daemon.workspace import beneath
 from tests.agent.stage import PREVIEW, Play, check_conversation, open_stage
-from tests.support import kinds, steps_of
+from tests.support import descriptors, kinds, steps_of
 
 # Where a stream breaks, the SDK drops its generators before they have ended, of which Trio warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator '(anthropic|httpx2|httpcore2):ResourceWarning")
@@ -435,32 +435,60 @@ async def test_interrupt_before_the_first_event_leaves_only_the_prompt(tmp_path)
         assert [message["role"] for message in play.conversation.messages] == ["user"]
 
 
-async def test_interrupt_while_a_tool_runs_lets_it_finish_and_starts_no_other(tmp_path):
-    began, go_on = trio.Event(), threading.Event()
+class SlowDoor:
+    """A door to the workspace that stays shut, as a disk that does not answer, until it is let go."""
 
-    def slow(root: int, path: str, flags: int, mode: int) -> int:
-        if not go_on.is_set():
-            trio.from_thread.run_sync(began.set)
-            assert go_on.wait(5)
+    def __init__(self) -> None:
+        self.knocked, self.left, self.go_on = trio.Event(), trio.Event(), threading.Event()
+
+    def open_beneath(self, root: int, path: str, flags: int, mode: int) -> int:
+        if self.go_on.is_set():
+            return beneath.open_beneath(root, path, flags, mode)
+        trio.from_thread.run_sync(self.knocked.set)
+        assert self.go_on.wait(10)
+        trio.from_thread.run_sync(self.left.set)
         return beneath.open_beneath(root, path, flags, mode)
 
-    async def tool_runs() -> None:
-        await began.wait()
-        assert [call["tool"] for call in play.present.running_tools.values()] == ["write"]
-        trio.lowlevel.current_trio_token().run_sync_soon(go_on.set)
 
-    async with open_stage(tmp_path, BUILD) as stage, stage.play(open_beneath=slow) as play:
+async def test_interrupt_while_a_tool_runs_does_not_wait_for_a_slow_disk(tmp_path):
+    door = SlowDoor()
+
+    async def tool_runs() -> None:
+        await door.knocked.wait()
+        assert [call["tool"] for call in play.present.running_tools.values()] == ["write"]
+
+    async with open_stage(tmp_path, BUILD) as stage, stage.play(open_beneath=door.open_beneath) as play:
         events = await interrupt_and_complete(play, "build it", tool_runs)
         assert kinds(events) == [
-            "turn_start", "claude_thinking", "claude_text", "claude_tool_use", "claude_tool_result", "files_changed",
-            "preview_ready", "turn_complete",
+            "turn_start", "claude_thinking", "claude_text", "claude_tool_use", "claude_tool_result", "turn_complete"
         ]  # fmt: skip
-        assert events[4]["data"]["is_error"] is False
+        assert (events[4]["data"]["result"], events[4]["data"]["is_error"]) == (INTERRUPTED, True)
         assert play.present.running_tools == {}
         answers = play.conversation.messages[-1]["content"]
-        assert [block["is_error"] for block in answers] == [False, True]
-        assert answers[1]["content"] == INTERRUPTED
+        assert [(block["is_error"], block["content"]) for block in answers] == [(True, INTERRUPTED)] * 2
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play.prompt, "small")
+            await play.until(lambda events: kinds(events).count("claude_tool_use") == 2)
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            assert kinds(play.journaled())[-1] == "claude_tool_use"  # the next call waits for the one that is held up
+            door.go_on.set()
+            await door.left.wait()
+        assert play.text("index.html") == "<title>One</title>"
         assert play.workspace.files() == ["index.html"]
+
+
+async def test_workspace_that_is_closed_upon_a_slow_disk_is_given_back_by_the_disk(tmp_path):
+    door = SlowDoor()
+    async with open_stage(tmp_path, BUILD) as stage:
+        async with stage.play(open_beneath=door.open_beneath) as play:
+            await interrupt_and_complete(play, "build it", door.knocked.wait)
+            folder = str(play.workspace.root)
+        assert folder in {target for _, target in descriptors()}
+        door.go_on.set()
+        await door.left.wait()
+        while folder in {target for _, target in descriptors()}:
+            await trio.sleep(0.001)  # the thread has no more to say
+        assert not list((tmp_path / "abc" / "workspace").iterdir())
 
 
 async def test_prompt_after_an_interrupt_works(tmp_path):

@@ -18,6 +18,9 @@ VALID = [
     ('{"type":"approve","tool_use_id":"t1"}', Approve("t1")),
     ('{"type":"approve","tool_use_id":"t1","reason":"fine"}', Approve("t1", "fine")),
     ('{"type":"deny","tool_use_id":"t1","reason":"no"}', Deny("t1", "no")),
+    ('{"type":"allow","tool_use_id":"t1"}', Deny("t1", "'allow' is no verdict that is known")),
+    ('{"type":"APPROVE","tool_use_id":"t1","reason":"wait"}', Deny("t1", "wait")),
+    ('{"type":"","tool_use_id":"t1","reason":null}', Deny("t1", "'' is no verdict that is known")),
 ]
 INVALID = [
     "",
@@ -51,6 +54,11 @@ INVALID = [
     '{"type":"approve","tool_use_id":1}',
     '{"type":"approve","tool_use_id":"t","reason":1}',
     '{"type":"deny"}',
+    '{"type":"allow"}',
+    '{"type":"allow","tool_use_id":1}',
+    '{"type":null,"tool_use_id":"t"}',
+    '{"tool_use_id":"t"}',
+    '{"type":"prompt","tool_use_id":"t"}',
     '{"type":"deny","tool_use_id":null}',
     '{"type":"prompt","message":"\\ud800"}',
     '{"type":"prompt","message":"\\x"}',

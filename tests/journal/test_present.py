@@ -17,6 +17,11 @@ def test_everything_so_far_is_told_in_one_delta_when_a_block_is_open():
     assert present.deltas() == [("claude_thinking_delta", expected)]
 
 
+def test_calls_that_wait_are_pending_as_their_event_said():
+    said = {"tool_use_id": "t", "tool": "bash", "input": {}}
+    assert Present(approvals={"t": said}).pending() == {"approvals": [said], "running_tools": []}
+
+
 def test_running_tools_are_pending_as_their_event_said():
     said = {"turn": 1, "tool_use_id": "t", "tool": "bash", "input": {}}
     present = Present(running_tools={"t": said})

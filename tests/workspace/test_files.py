@@ -330,7 +330,7 @@ def test_name_that_no_text_can_hold_is_not_listed_but_read(workspace):
 def test_listing_ends_at_a_bound(workspace, monkeypatch):
     from daemon.workspace import files
 
-    monkeypatch.setattr(files, "_MAX_FILES", 5)
+    monkeypatch.setattr(files, "MAX_FILES", 5)
     for number in range(10):
         workspace.write(f"{number % 3}/{number}", b"")
     assert len(workspace.files()) == 5
@@ -435,3 +435,41 @@ def test_looking_before_opening_would_leak(workspace):
     with swapping(root):
         _, leaks = attempts(read, 20.0, enough=1)
     assert leaks == 1  # so the race above is a real one
+
+
+# --- a write that is given up, a door that is closed upon a slow disk
+
+
+def test_write_that_is_given_up_at_the_last_moment_leaves_the_old_file_alone(workspace):
+    workspace.write("a.txt", b"old")
+
+    def give_up() -> None:
+        assert len(names(workspace.root)) == 2  # the new one is whole, under a name that nobody asks for
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        workspace.write("a.txt", b"new", check=give_up)
+    assert workspace.read("a.txt") == b"old"
+    assert names(workspace.root) == ["a.txt"]
+
+
+def test_descriptor_is_given_back_by_who_uses_it_last(tmp_path, opener):
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(root: int, path: str, flags: int, mode: int) -> int:
+        inside.set()
+        assert go_on.wait(5)
+        return opener(root, path, flags, mode)
+
+    (tmp_path / "a.txt").write_text("a")
+    before = descriptors()
+    workspace, found = Workspace(tmp_path, max_file=10, open_beneath=slow), []
+    reader = threading.Thread(target=lambda: found.append(workspace.read("a.txt")))
+    reader.start()
+    assert inside.wait(5)
+    workspace.close()
+    assert {target for _, target in descriptors() - before} == {str(tmp_path)}
+    go_on.set()
+    reader.join()
+    assert found == [b"a"]
+    assert descriptors() == before
