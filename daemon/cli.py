@@ -54,8 +54,9 @@ def _option(field: dataclasses.Field[Any]) -> Any:
         kind = _Path()
     elif meta.get("multiple"):
         kind = str
+    flag = f"--{field.name.replace('_', '-')}"
     return click.option(
-        f"--{field.name.replace('_', '-')}",
+        f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
         type=kind,
         default=default,
         show_default=default not in {None, ()} and not meta.get("secret"),
@@ -109,6 +110,8 @@ def _from_file(path: Path, field: dataclasses.Field[Any], value: Any) -> Any:
     match default:
         case tuple():
             what, fits = "a list of texts", isinstance(value, list) and all(isinstance(each, str) for each in value)
+        case bool():
+            what, fits = "true or false", isinstance(value, bool)
         case int():
             what, fits = "a whole number", type(value) is int
         case float():

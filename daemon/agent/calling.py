@@ -29,9 +29,16 @@ class Calling:
         self._journal.append("claude_tool_use", **said)
         self._present.running_tools[call["id"]] = said
         started = trio.current_time()
+        position = 0
+
+        def show(piece: str) -> None:
+            nonlocal position
+            self._journal.publish("tool_output", tool_use_id=call["id"], position=position, text=piece)
+            position += len(piece)
+
         text, is_error = INTERRUPTED, True
         try:
-            result = await self._tools.run(call["name"], call["input"])
+            result = await self._tools.run(call["name"], call["input"], show)
             text, is_error = result.text, result.is_error
         finally:
             del self._present.running_tools[call["id"]]

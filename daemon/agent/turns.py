@@ -20,6 +20,7 @@ from daemon.journal.present import Present
 from daemon.sessions.record import Settings, Usage
 from daemon.workspace.files import Workspace
 from daemon.workspace.pages import pages_in
+from daemon.workspace.sandbox import Sandbox
 
 UNKNOWN = "unknown: the daemon ended while this ran; it may or may not have taken effect"
 
@@ -37,6 +38,7 @@ class Agent:
         journal: Journal,
         present: Present,
         workspace: Workspace,
+        sandbox: Sandbox,
         conversation: Conversation,
         models: Models,
         settings: Settings,
@@ -64,7 +66,7 @@ class Agent:
         self._calling = Calling(
             journal=journal,
             present=present,
-            tools=Tools(workspace, max_result=config.max_tool_result),
+            tools=Tools(workspace, sandbox, config),
             changed=self.announce_preview,
         )
         self._turn: Turn | None = None

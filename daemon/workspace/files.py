@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.workspace import beneath
+from daemon.workspace.quota import Usage, measure
 
 MOUNT = "/workspace"  # the name that the agent knows the folder by
 _MAX_FILES = 10_000
 _MAX_DEPTH = 32
 _TEMPORARY = ".footlight-"
+Stamp = tuple[int, int, int]  # when a file was changed in ns, its size, its inode
 
 
 class Refused(Exception):
@@ -103,11 +105,19 @@ class Workspace:
 
         A name that is not UTF-8 is left out: nothing that lists it could say it.
         """
-        found: list[str] = []
-        self._walk("", 0, found)
-        return sorted(found)
+        return sorted(self.stamps())
 
-    def _walk(self, folder: str, depth: int, found: list[str]) -> None:
+    def stamps(self) -> dict[str, Stamp]:
+        """What tells a changed file from an unchanged one, by path, for the same files."""
+        found: dict[str, Stamp] = {}
+        self._walk("", 0, found)
+        return found
+
+    def usage(self, max_entries: int) -> Usage:
+        """How much it holds, counted as far as `max_entries` files and folders."""
+        return measure(self._fd, max_entries)
+
+    def _walk(self, folder: str, depth: int, found: dict[str, Stamp]) -> None:
         try:
             fd = self._open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
         except Refused:
@@ -120,7 +130,9 @@ class Workspace:
                     if entry.name.startswith(_TEMPORARY) or not _is_text(entry.name):
                         continue
                     if entry.is_file(follow_symlinks=False):
-                        found.append(folder + entry.name)
+                        with suppress(FileNotFoundError):
+                            status = entry.stat(follow_symlinks=False)
+                            found[folder + entry.name] = (status.st_mtime_ns, status.st_size, status.st_ino)
                     elif entry.is_dir(follow_symlinks=False) and depth < _MAX_DEPTH:
                         self._walk(f"{folder}{entry.name}/", depth + 1, found)
         finally:
