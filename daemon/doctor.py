@@ -13,6 +13,7 @@ import trio
 from daemon.agent.models import SCRIPTED, open_models
 from daemon.config import MB, Config
 from daemon.errors import CallerError, ModelError
+from daemon.workspace.spawning import try_sandbox
 from tunnel import TunnelError
 from tunnel.install import find_authtoken, find_binary, installed_path, version_of
 from tunnel.patience import Patience
@@ -125,6 +126,19 @@ async def _for_ngrok(config: Config) -> AsyncIterator[None]:
         raise _Unwell(f"{error.detail}; without it sessions get loopback URLs", needed=False) from None
 
 
+async def _sandbox(config: Config) -> str:
+    if config.sandbox == "none":
+        raise _Unwell("--sandbox none: commands run as this user, with all its files and its network", needed=False)
+    refusal = await try_sandbox(config)
+    if refusal is not None:
+        raise _Unwell(
+            f"agents can run no commands here: {refusal}; install bubblewrap 0.8 or newer and allow user namespaces, or choose "
+            "--sandbox none"
+        )
+    said = "a shell without network, host files, capabilities and system calls that it does not need"
+    return "a shell that reaches the network (--sandbox-network)" if config.sandbox_network else said
+
+
 async def _disk(config: Config) -> str:
     try:
         config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -157,5 +171,6 @@ _CHECKS: dict[str, Callable[[Config], Awaitable[str]]] = {
     "ngrok agent": _ngrok_agent,
     "ngrok authtoken": _ngrok_authtoken,
     "ngrok account": _ngrok_account,
+    "sandbox": _sandbox,
     "disk": _disk,
 }

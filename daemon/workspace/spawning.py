@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import trio
 
@@ -27,7 +28,7 @@ _UNBOXED_ROUNDS = 20  # of killing what an unboxed shell left, while it forks
 
 
 @asynccontextmanager
-async def open_shell(folder: Path, config: Config, *, frozen: bool) -> AsyncIterator[Shell]:
+async def open_shell(folder: Path, config: Config, *, frozen: bool = False) -> AsyncIterator[Shell]:
     """A shell that has proven what it may do; `frozen`, it may write no file. `ShellUnusable` where there can be none.
 
     Leaving kills everything in the sandbox, cancelled or not, and waits until it is gone, `kill_grace` at most;
@@ -43,6 +44,16 @@ async def open_shell(folder: Path, config: Config, *, frozen: bool) -> AsyncIter
             yield shell
         finally:
             await _end(shell, groups, config.kill_grace)
+
+
+async def try_sandbox(config: Config) -> str | None:
+    """Why these settings give no sandbox on this machine; None where they do."""
+    with TemporaryDirectory(prefix="footlight-") as folder:
+        try:
+            async with open_shell(Path(folder), config):
+                return None
+        except (ShellUnusable, OSError) as error:
+            return str(error)
 
 
 def limits_of(config: Config, *, frozen: bool = False) -> Limits:
