@@ -22,8 +22,8 @@ from daemon.workspace.shell import Call, Shell, ShellUnusable
 from daemon.workspace.spawning import open_shell
 
 _REMARK = 512  # characters that are left for what is said about an output
+_CLEANING = 1000  # empty files and folders that a command may make in a workspace that is full
 _COUNT_SHARE = 10  # counting takes at most a tenth of the time
-_RESTARTED = "its shell had to be killed: variables and background processes are gone"
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Sandbox:
         self._refusal: str | None = None
         self._ended_by: str | None = None  # why we ended the shell
         self._killed = 0
+        self._entries = 0  # files and folders in the workspace when the command began
         self._frozen = False  # the workspace is over its limit: a command may delete, and write nothing
         self._asked = trio.Event()
 
@@ -72,6 +73,7 @@ class Sandbox:
         if self._frozen is not (self.excess(usage) is not None):
             await self._end()
             self._frozen = not self._frozen
+        self._entries = usage.entries
         shell = await self._started()
         self._asked.set()
         output = Output(self._config.max_tool_result - _REMARK, show)
@@ -87,14 +89,16 @@ class Sandbox:
                     if not survived:
                         await self._end()
             shell.forget()
-        if call is None:
-            remark = f"ended after {deadline:g} s" + ("" if survived else f"; {_RESTARTED}")
-            return Outcome(output.text(), None, remark)
-        if call.code is None:
-            return Outcome(
-                output.text(), None, self._ended_by or "the shell has ended; the next command gets a new one"
-            )
-        return Outcome(output.text(), call.code)
+        await self._hold(await self._usage())  # a burst may be over before the watch looks again
+        code, remark = (call.code, None) if call is not None else (None, f"ended after {deadline:g} s")
+        if self._ended_by is not None:
+            await self._end()
+            code, remark = None, self._ended_by
+        elif not survived:
+            remark = f"{remark}; its shell had to be killed: variables and background processes are gone"
+        elif call is not None and code is None:
+            remark = "the shell has ended; the next command gets a new one"
+        return Outcome(output.text(), code, remark)
 
     async def run_alone(self, command: str, *, deadline: float) -> Outcome:
         """Carry out a command in a sandbox of its own that can write no file; it and all it started is gone afterwards."""
@@ -177,7 +181,7 @@ class Sandbox:
 
     async def _watch(self, shell: Shell) -> None:
         """Count the workspace for as long as something runs in it."""
-        while not self._frozen:
+        while True:
             if not shell.busy:
                 self._asked = trio.Event()
                 await self._asked.wait()
@@ -188,7 +192,7 @@ class Sandbox:
     async def _hold(self, usage: Usage) -> None:
         """End the shell with all that runs in it where the workspace has grown too large."""
         excess = self.excess(usage)
-        if excess is not None:
+        if excess is not None and (not self._frozen or usage.entries > self._entries + _CLEANING):
             self._ended_by = f"killed with its shell: {excess}; until something is deleted, commands cannot write"
             log.warning("sandbox_over", session_id=self._session_id, detail=excess)
             self._scope.cancel()
