@@ -144,3 +144,35 @@ async def test_agent_is_told_that_nobody_looks_where_nobody_does(tmp_path):
             async with open_client(view["websocket_url"]) as ws:
                 said = await events_until(ws, lambda event: event["event"] == "claude_tool_result")
             assert "Nobody has the preview open" in said[-1]["data"]["result"]
+
+
+async def test_framed_page_leaves_reloading_to_the_one_around_it_and_a_pages_policy_is_kept(tmp_path):
+    with trio.fail_after(60):
+        async with (
+            open_test_daemon(tmp_path / "state", **settings(tmp_path, "local")) as daemon,
+            api(daemon.url) as client,
+            open_browser(tmp_path / "profile") as browser,
+        ):
+            await client.post("/api/chat", json={"message": "hello", "session_id": "s"})
+            view = (await client.get("/api/sessions/s?wait=20")).json()
+            workspace = daemon.registry._live["s"].agent._workspace
+            policy = "<meta http-equiv=Content-Security-Policy content=\"script-src 'self'; connect-src 'none'\">"
+            workspace.write(
+                "closed.html", f"<!doctype html>{policy}<title>x</title><script src=a.js></script>".encode()
+            )
+            workspace.write("a.js", b"document.title = 'ran'; fetch('a.js').catch(() => document.title = 'kept')")
+            workspace.write("inner.html", b"<!doctype html><title>inner</title>")
+            workspace.write(
+                "index.html", b"<!doctype html><title>outer</title>" + b"<iframe src=inner.html></iframe>" * 2
+            )
+
+            await browser.open(view["preview_url"])
+            while not workspace.visits._waiting:
+                await trio.sleep(0.01)
+            assert workspace.visits._waiting == 1
+
+            page = await browser.open(view["preview_url"].partition("?")[0] + "closed.html")
+            while (title := await page.value("document.title")) == "ran":
+                await trio.sleep(0.01)
+            assert title == "kept"
+            assert workspace.visits._waiting == 1
