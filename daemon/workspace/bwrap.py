@@ -65,7 +65,8 @@ def arguments(
         *(arg for name in _SYSTEM for arg in _system(root / name)),
         *binds,
         *("--ro-bind-data", str(passwd), "/etc/passwd"),
-        *("--proc", "/proc", "--dev", "/dev"),
+        # Root owns /proc/sys, and a sandbox of root's is root to it, capabilities or not: core_pattern would be a way out.
+        *("--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"),
         *("--size", str(limits.tmp), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),  # noqa: S108
         *("--size", str(limits.tmp), "--tmpfs", "/tmp"),  # noqa: S108
         *("--bind", str(workspace), MOUNT, "--remount-ro", "/", "--chdir", MOUNT),
@@ -95,6 +96,7 @@ def first_lines(limits: Limits, status: int) -> bytes:
     lines = [
         "set +H +o history; unset HISTFILE; trap '' XFSZ",  # who writes too much is told so, not killed
         *(f"ulimit -{name} {value}" for name, value in wanted.items()),
+        f"[ -w /proc/sys/kernel/core_pattern ] || printf 'Proc:\\tread-only\\n' >&{status}",
         f"while read -r __line; do printf '%s\\n' \"$__line\" >&{status}; done </proc/self/status; unset __line",
         f"printf '0 %d\\n' $? >&{status}",
     ]

@@ -126,8 +126,8 @@ async def _prove(shell: Shell, limits: Limits, config: Config) -> None:
     except trio.TooSlowError:
         raise ShellUnusable(f"it did not start within {config.shell_deadline:g} s") from None
     if config.sandbox == "bwrap":
-        proof = (int(found.get("CapEff", "1"), 16), found.get("NoNewPrivs"), found.get("Seccomp"))
-        if proof != (0, "1", "2"):
+        proof = (int(found.get("CapEff", "1"), 16), *(found.get(name) for name in ("NoNewPrivs", "Seccomp", "Proc")))
+        if proof != (0, "1", "2", "read-only"):
             raise ShellUnusable(f"it keeps rights that it should not have: {proof}")
 
 
