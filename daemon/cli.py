@@ -15,6 +15,7 @@ import click
 from daemon import __version__
 from daemon.config import Config, settings
 from daemon.errors import CallerError, first_cause
+from daemon.hiding import refuse_inspection, take_secret
 from daemon.log import clean
 
 _CONFIG_FILE = "footlight.toml"
@@ -54,8 +55,9 @@ def _option(field: dataclasses.Field[Any]) -> Any:
         kind = _Path()
     elif meta.get("multiple"):
         kind = str
+    flag = f"--{field.name.replace('_', '-')}"
     return click.option(
-        f"--{field.name.replace('_', '-')}",
+        f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
         type=kind,
         default=default,
         show_default=default not in {None, ()} and not meta.get("secret"),
@@ -109,6 +111,8 @@ def _from_file(path: Path, field: dataclasses.Field[Any], value: Any) -> Any:
     match default:
         case tuple():
             what, fits = "a list of texts", isinstance(value, list) and all(isinstance(each, str) for each in value)
+        case bool():
+            what, fits = "true or false", isinstance(value, bool)
         case int():
             what, fits = "a whole number", type(value) is int
         case float():
@@ -144,6 +148,7 @@ def serve(**values: Any) -> None:
     """Run the daemon in the foreground."""
     from daemon import log
 
+    refuse_inspection()
     config = _config(values)
     log.configure(config.log_format)
     import trio
@@ -206,12 +211,12 @@ def _config(values: dict[str, Any]) -> Config:
     """Settings and the standard variables; the secrets among these leave the environment, so that no child can inherit them."""
     for field in settings():
         if field.metadata.get("secret"):
-            os.environ.pop(_variable(field), None)
+            take_secret(_variable(field))
     return Config(
         **values,
-        anthropic_api_key=os.environ.pop("ANTHROPIC_API_KEY", None) or None,
-        anthropic_base_url=os.environ.pop("ANTHROPIC_BASE_URL", None) or None,
-        ngrok_authtoken=os.environ.pop("NGROK_AUTHTOKEN", None) or None,
+        anthropic_api_key=take_secret("ANTHROPIC_API_KEY"),
+        anthropic_base_url=take_secret("ANTHROPIC_BASE_URL"),
+        ngrok_authtoken=take_secret("NGROK_AUTHTOKEN"),
     )
 
 

@@ -47,6 +47,20 @@ class Config:
     )
     max_tokens: int = setting(16_000, "output tokens of one model reply at the most", range=(1, 1_000_000))
     sandbox: str = setting("bwrap", "what the agent's processes run in", choices=("bwrap", "none"))
+    sandbox_network: bool = setting(
+        False, "let the agent's commands reach the network, this machine's loopback and the daemon's own API included"
+    )
+    sandbox_memory: int = setting(
+        1024 * MB,
+        "bytes of memory of one session's processes together (of each, where not root)",
+        range=(32 * MB, 1 << 50),
+    )
+    workspace_limit: int = setting(1024 * MB, "bytes that a session's workspace may hold", range=(MB, 1 << 50))
+    tool_deadline: float = setting(
+        120.0,
+        "seconds a command may take that asks for no other time; it may ask for ten times as much",
+        range=(1, 86_400),
+    )
     approval: Literal["auto", "ask"] = setting("auto", "whether tool calls wait for a person", choices=("auto", "ask"))
     ask_for: tuple[str, ...] = setting(
         (), "a tool that --approval ask waits for (repeatable; default: every tool)", multiple=True, choices=TOOLS
@@ -86,6 +100,18 @@ class Config:
     tunnel_open: float = 30.0  # a session waits for its first URL
     tunnel_restore: float = 60.0  # a lost URL may be away before its session ends
     tunnel_check: float = 10.0  # between two looks at the ngrok agent
+
+    # A session's processes.
+    shell_deadline: float = 10.0  # a sandbox must stand; it takes 0.02 s on an idle machine
+    search_deadline: float = 10.0  # a hostile pattern takes for ever
+    interrupt_grace: float = 0.5  # a command that was interrupted has this long before its shell is killed with it
+    kill_grace: float = 2.0  # killed processes must be gone; the kernel may be writing for them
+    quota_interval: float = 0.5  # between two counts of a workspace in which something runs
+    sandbox_processes: int = 128  # of one session; a build with -j8 takes 40
+    sandbox_file: int = 512 * MB  # one file that a command writes
+    sandbox_tmp: int = 128 * MB  # of /tmp, and of /dev/shm; both count as memory
+    sandbox_cpu: int = 3600  # s of processor time of one process
+    max_workspace_entries: int = 50_000  # files and folders; counting them takes 0.2 s
 
     # Graces: what a clean end may take before force is used.
     shutdown_grace: float = 5.0  # the whole daemon, whatever clients do

@@ -15,6 +15,7 @@ from daemon.agent.models import SCRIPTED, open_models
 from daemon.config import MB, Config
 from daemon.errors import CallerError, ModelError, first_cause
 from daemon.main import check as check_settings
+from daemon.workspace.spawning import try_sandbox
 from tunnel import TunnelError
 from tunnel.install import find_binary, installed_path, require_authtoken, version_of
 from tunnel.patience import Patience
@@ -79,7 +80,7 @@ def _checks(config: Config, *, install: bool) -> dict[str, Check]:
         checks |= {"tunnel": _without_ngrok}
     else:
         checks |= {"ngrok agent": _agent, "ngrok authtoken": _authtoken, "ngrok account": _account}
-    return {**checks, "disk": _disk}
+    return {**checks, "sandbox": _sandbox, "disk": _disk}
 
 
 async def _download(_: Config) -> str:
@@ -150,6 +151,19 @@ def _for_ngrok(config: Config) -> Iterator[None]:
         if config.tunnel != "auto" or error.code not in {"ngrok_missing", "ngrok_no_token"}:
             raise
         raise _Unwell(f"{error.detail}; without it sessions get loopback URLs", needed=False) from None
+
+
+async def _sandbox(config: Config) -> str:
+    if config.sandbox == "none":
+        raise _Unwell("--sandbox none: commands run as this user, with all its files and its network", needed=False)
+    refusal = await try_sandbox(config)
+    if refusal is not None:
+        raise _Unwell(
+            f"agents can run no commands here: {refusal}; install bubblewrap 0.8 or newer and allow user namespaces, or choose "
+            "--sandbox none"
+        )
+    said = "a shell without network, host files, capabilities and system calls that it does not need"
+    return "a shell that reaches the network (--sandbox-network)" if config.sandbox_network else said
 
 
 async def _disk(config: Config) -> str:

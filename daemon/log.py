@@ -32,6 +32,8 @@ LINES = {
     "tunnel_restored": "[Sandbox:{session_id}] Tunnel restored after {seconds} s: {url}",
     "client_connected": "[Sandbox:{session_id}] WebSocket client {client_id} connected (total clients: {clients})",
     "client_disconnected": "[Sandbox:{session_id}] WebSocket client {client_id} disconnected (remaining clients: {clients})",
+    "sandbox_refused": "[Sandbox:{session_id}] WARNING: no command can be run: {detail}",
+    "sandbox_over": "[Sandbox:{session_id}] WARNING: {detail}",
     "journal_recovered": "[Sandbox:{session_id}] Journal recovered: {events} events; {detail}",
     "journal_unusable": "[Sandbox:{session_id}] Journal unusable: {detail}",
     "session_failed": "[Sandbox:{session_id}] Session failed: {code}: {detail}",
@@ -43,6 +45,10 @@ LINES = {
     "tunnel_stale": "[API] Tunnel: ended {processes} process(es) of an ngrok agent that an earlier daemon left behind",
     "interrupted_found": "[API] Session {session_id} was interrupted by the end of an earlier daemon",
     "shutdown": "[API] Shutting down: {sessions} session(s) to end within {grace} s",
+    "sandbox_none": "[API] WARNING: --sandbox none: agents' commands run as this user, with all its files and its network",
+    "sandbox_network": "[API] WARNING: --sandbox-network: agents' commands reach the network and everything on this machine's "
+    "loopback, this daemon's API included",
+    "sandbox_unusable": "[API] WARNING: agents can run no commands here: {detail}",
     "scripted": "[API] The model is scripted: no account is used",
 }
 

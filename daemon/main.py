@@ -27,6 +27,7 @@ from daemon.log import log
 from daemon.services import open_services
 from daemon.serving import Server, open_listeners, port_of
 from daemon.sessions.registry import Registry, open_registry
+from daemon.workspace.spawning import try_sandbox
 from tunnel import TunnelError, TunnelProvider
 from tunnel.choose import Wishes, open_provider
 from tunnel.patience import Patience
@@ -114,6 +115,7 @@ async def run_daemon(config: Config, use: Callable[[Daemon], Awaitable[int]]) ->
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, signals)
+            nursery.start_soon(_tell_of_sandbox, config)
             async with open_daemon(config) as daemon:
                 if config.model == SCRIPTED:
                     log.info("scripted")
@@ -122,6 +124,16 @@ async def run_daemon(config: Config, use: Callable[[Daemon], Awaitable[int]]) ->
                 log.info("shutdown", sessions=daemon.registry.counts()["sessions"], grace=f"{config.shutdown_grace:g}")
             nursery.cancel_scope.cancel()
     return code
+
+
+async def _tell_of_sandbox(config: Config) -> None:
+    """Warn at the start of what is unusual about agents' commands."""
+    if config.sandbox == "none":
+        log.warning("sandbox_none")
+    elif config.sandbox_network:
+        log.warning("sandbox_network")
+    if (refusal := await try_sandbox(config)) is not None:
+        log.warning("sandbox_unusable", detail=refusal)
 
 
 def check(config: Config) -> None:

@@ -213,7 +213,10 @@ def samples(field: dataclasses.Field[Any]) -> list[str]:
     return [f"/{letter}" if field.name in cli._PATHS else f"{letter}.example" for letter in "abc"]
 
 
-@pytest.mark.parametrize("field", settings(), ids=lambda field: field.name)
+VALUED = [field for field in settings() if not isinstance(field.default, bool)]
+
+
+@pytest.mark.parametrize("field", VALUED, ids=lambda field: field.name)
 def test_flag_beats_variable_beats_file_beats_default(monkeypatch, field):
     flag, variable, file = (samples(field) * 3)[:3]
     multiple = field.metadata.get("multiple", False)
@@ -231,6 +234,20 @@ def test_flag_beats_variable_beats_file_beats_default(monkeypatch, field):
     assert value() in {variable, f"{variable}.0"}
     given += [f"--{field.name.replace('_', '-')}", flag]
     assert value() in {flag, f"{flag}.0"}
+
+
+@pytest.mark.parametrize("field", [field for field in settings() if field not in VALUED], ids=lambda field: field.name)
+def test_switch_is_a_flag_a_variable_and_a_truth_in_the_file(run, monkeypatch, field):
+    default, flag = cli._default(field), field.name.replace("_", "-")
+    assert parsed()[field.name] is default
+    assert parsed(f"--{flag}")[field.name] is True
+    Path("footlight.toml").write_text(f"{field.name} = {'false' if default else 'true'}")
+    assert parsed()[field.name] is not default
+    monkeypatch.setenv(f"FOOTLIGHT_{field.name.upper()}", "1")
+    assert parsed()[field.name] is True
+    assert parsed(f"--no-{flag}")[field.name] is False
+    Path("footlight.toml").write_text(f"{field.name} = 'yes'")
+    refused(run("serve"), f"{field.name} must be true or false, not 'yes'")
 
 
 def test_every_parsed_value_makes_a_config():

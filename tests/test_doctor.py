@@ -161,6 +161,7 @@ async def test_command_prints_a_line_for_each_finding(tmp_path) -> None:
         ["ok", "key"],
         ["ok", "model"],
         ["ok", "tunnel"],
+        ["ok", "sandbox"],
         ["ok", "disk"],
     ]
 

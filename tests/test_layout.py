@@ -16,12 +16,16 @@ PURE = {
     "daemon.clients.auth",
     "daemon.config",
     "daemon.errors",
+    "daemon.hiding",
     "daemon.journal.events",
     "daemon.journal.frames",
     "daemon.journal.present",
     "daemon.journal.recovery",
     "daemon.sessions.lifecycle",
     "daemon.sessions.record",
+    "daemon.workspace.output",
+    "daemon.workspace.quota",
+    "daemon.workspace.seccomp",
 }
 # The longest prefix counts; a module imports only from its own layer or from below.
 LAYERS = {

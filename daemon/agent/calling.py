@@ -33,6 +33,13 @@ class Calling:
         said = {"turn": turn.number, "tool_use_id": call["id"], "tool": call["name"], "input": call["input"]}
         self._journal.append("claude_tool_use", **said)
         started: float | None = None
+        position = 0
+
+        def show(piece: str) -> None:
+            nonlocal position
+            self._journal.publish("tool_output", tool_use_id=call["id"], position=position, text=piece)
+            position += len(piece)
+
         text, is_error = NOT_RUN, True
         try:
             if (refusal := await self._approvals.refusal(call)) is not None:
@@ -40,7 +47,7 @@ class Calling:
             else:
                 self._present.running_tools[call["id"]] = said
                 started, text = trio.current_time(), INTERRUPTED
-                result = await self._tools.run(call["name"], call["input"])
+                result = await self._tools.run(call["name"], call["input"], show)
             text, is_error = result.text, result.is_error
         finally:
             self._present.running_tools.pop(call["id"], None)

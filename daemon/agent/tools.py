@@ -1,9 +1,9 @@
-"""What the agent can do: the file tools, by the names and input schemas of the SDK's `agent_toolset_20260401`.
+"""What the agent can do: commands, files and search, by the names and input schemas of the SDK's `agent_toolset_20260401`.
 
 Only names and schemas are the SDK's; its implementations check a path before they open it, which loses races (D8, D14).
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,10 +12,21 @@ import msgspec
 import trio
 
 from daemon.agent import preview_errors
-from daemon.workspace.files import Refused, Workspace, relative
+from daemon.config import Config
+from daemon.workspace.files import Refused, Stamp, Workspace, relative
+from daemon.workspace.sandbox import Outcome, Sandbox
+from daemon.workspace.search import find_files, find_text, grep_command, shown
 
-NAMES = ("read", "write", "edit")
+NAMES = ("bash", "read", "write", "edit", "glob", "grep")
+_MAX_CHANGED = 1000  # paths that one event names
+_LONGER = 10  # a command may ask for so many times the deadline
 TRUNCATED = "\n[truncated: {size} characters in all]"
+
+
+class _Bash(msgspec.Struct):
+    command: str | None = None
+    restart: bool | None = None
+    timeout_ms: int | None = None
 
 
 class _Read(msgspec.Struct):
@@ -33,6 +44,14 @@ class _Edit(msgspec.Struct):
     old_string: str
     new_string: str
     replace_all: bool | None = None
+
+
+class _Search(msgspec.Struct):
+    pattern: str
+    path: str | None = None
+
+
+Show = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -58,36 +77,85 @@ def definitions() -> tuple[dict[str, Any], ...]:
 class Tools:
     """The tools of one session."""
 
-    def __init__(self, workspace: Workspace, *, max_result: int, settle: float) -> None:
+    def __init__(self, workspace: Workspace, sandbox: Sandbox, config: Config) -> None:
         self._workspace = workspace
-        self._max_result = max_result
-        self._settle = settle
+        self._sandbox = sandbox
+        self._config = config
         self._one = trio.CapacityLimiter(1)
-        calls = ((_Read, self._read), (_Write, self._write), (_Edit, self._edit))
-        self._tools: dict[str, tuple[type, Callable[[Any], Result]]] = dict(zip(NAMES, calls, strict=True))
+        self._files: dict[str, tuple[type, Callable[[Any], Result]]] = {
+            "read": (_Read, self._read),
+            "write": (_Write, self._write),
+            "edit": (_Edit, self._edit),
+            "glob": (_Search, self._glob),
+        }
+        self._commands: dict[str, tuple[type, Callable[[Any, Show], Awaitable[Result]]]] = {
+            "bash": (_Bash, self._bash),
+            "grep": (_Search, self._grep),
+        }
 
-    async def run(self, name: str, arguments: Any) -> Result:
-        """Carry out one call. Cancelled, it is not waited for: a file is as it was or as it should be.
+    async def run(self, name: str, arguments: Any, show: Show = lambda _: None) -> Result:
+        """Carry out one call; `show` is given what a command prints as it comes.
 
-        A call that a slow disk holds up puts nothing in place once it is cancelled, and keeps the next one waiting: none
-        overtakes another.
+        Cancelled, a file is as it was or as it should be, and a command is interrupted as `Sandbox.run` says. A file tool that a
+        slow disk holds up is not waited for: it puts nothing in place once it is cancelled, and keeps the next one waiting.
         """
         if name == preview_errors.NAME:
-            return Result(await preview_errors.report(self._workspace.visits, self._settle))
-        if name not in self._tools:
-            return Result(f"there is no tool {name!r}", is_error=True)
-        shape, call = self._tools[name]
+            return Result(await preview_errors.report(self._workspace.visits, self._config.preview_settle))
         try:
-            given: Any = msgspec.convert(arguments, shape)
-            result = await trio.to_thread.run_sync(call, given, abandon_on_cancel=True, limiter=self._one)
+            if name in self._commands:
+                shape, start = self._commands[name]
+                result = await start(msgspec.convert(arguments, shape), show)
+            elif name in self._files:
+                shape, call = self._files[name]
+                given: Any = msgspec.convert(arguments, shape)
+                result = await trio.to_thread.run_sync(call, given, abandon_on_cancel=True, limiter=self._one)
+            else:
+                return Result(f"there is no tool {name!r}", is_error=True)
         except msgspec.ValidationError as error:
             return Result(f"{name}: {error}", is_error=True)
         except Refused as error:
             return Result(f"{name}: {error}", is_error=True)
-        if len(result.text) > self._max_result:
-            text = result.text[: self._max_result] + TRUNCATED.format(size=len(result.text))
+        if len(result.text) > self._config.max_tool_result:
+            text = result.text[: self._config.max_tool_result] + TRUNCATED.format(size=len(result.text))
             return Result(text, result.is_error, result.changed)
         return result
+
+    async def _bash(self, call: _Bash, show: Show) -> Result:
+        if call.restart:
+            await self._sandbox.restart()
+            return Result("the shell is a new one; what ran in the old one is gone")
+        if not call.command or "\0" in call.command:
+            raise Refused("command is required, without a NUL")
+        _bytes(call.command)
+        limit = self._config.tool_deadline
+        deadline = min(call.timeout_ms / 1000, limit * _LONGER) if call.timeout_ms and call.timeout_ms > 0 else limit
+        before = await trio.to_thread.run_sync(self._workspace.stamps, abandon_on_cancel=True)
+        outcome = await self._sandbox.run(call.command, deadline=deadline, show=show)
+        after = await trio.to_thread.run_sync(self._workspace.stamps, abandon_on_cancel=True)
+        return Result(_told(outcome), outcome.code != 0, _changed(before, after))
+
+    async def _grep(self, call: _Search, _: Show) -> Result:
+        command = grep_command(call.pattern, call.path)
+        _bytes(command)
+        try:
+            outcome = await self._sandbox.run_alone(command, deadline=self._config.search_deadline)
+        except Refused:
+            found = await trio.to_thread.run_sync(
+                find_text, self._workspace, call.pattern, call.path, abandon_on_cancel=True
+            )
+            return Result(shown(found))
+        match outcome.code:
+            case 0 | 141:  # 141: it was told that what it has found is enough
+                return Result(shown(outcome.text.rstrip("\n").split("\n")))
+            case 1:
+                return Result(shown([]))
+            case None:
+                raise Refused(f"it took more than {self._config.search_deadline:g} s")
+            case _:
+                raise Refused(outcome.text.strip())
+
+    def _glob(self, call: _Search) -> Result:
+        return Result(shown(find_files(self._workspace, call.pattern, call.path)))
 
     def _read(self, call: _Read) -> Result:
         lines = _text(self._workspace, call.file_path).split("\n")
@@ -100,6 +168,7 @@ class Tools:
 
     def _write(self, call: _Write) -> Result:
         data = _bytes(call.content)
+        self._sandbox.make_room(len(data))
         self._workspace.write(call.file_path, data, check=trio.from_thread.check_cancelled)
         return Result(f"wrote {len(data)} bytes to {call.file_path}", changed=(relative(call.file_path),))
 
@@ -114,8 +183,23 @@ class Tools:
         if len(text) + count * (len(call.new_string) - len(call.old_string)) > self._workspace.max_file:
             raise Refused(f"{call.file_path}: larger than {self._workspace.max_file} bytes")
         data = _bytes(text.replace(call.old_string, call.new_string))
+        self._sandbox.make_room(max(0, len(data) - len(text.encode())))
         self._workspace.write(call.file_path, data, check=trio.from_thread.check_cancelled)
         return Result(f"edited {call.file_path} ({count} replacement(s))", changed=(relative(call.file_path),))
+
+
+def _told(outcome: Outcome) -> str:
+    """A command's output and how it ended, where that is not as it should be."""
+    remark = outcome.remark or (f"exit code {outcome.code}" if outcome.code else None)
+    if remark is None:
+        return outcome.text
+    gap = "" if not outcome.text or outcome.text.endswith("\n") else "\n"
+    return f"{outcome.text}{gap}[{remark}]"
+
+
+def _changed(before: dict[str, Stamp], after: dict[str, Stamp]) -> tuple[str, ...]:
+    """The paths that are new, gone or other than before."""
+    return tuple(sorted({path for path, _ in before.items() ^ after.items()})[:_MAX_CHANGED])
 
 
 def _text(workspace: Workspace, path: str) -> str:

@@ -21,6 +21,7 @@ from daemon.journal.present import Present
 from daemon.sessions.record import Settings, Usage
 from daemon.workspace.files import Workspace
 from daemon.workspace.pages import pages_in
+from daemon.workspace.sandbox import Sandbox
 
 UNKNOWN = "unknown: the daemon ended while this ran; it may or may not have taken effect"
 
@@ -38,6 +39,7 @@ class Agent:
         journal: Journal,
         present: Present,
         workspace: Workspace,
+        sandbox: Sandbox,
         conversation: Conversation,
         models: Models,
         settings: Settings,
@@ -67,7 +69,7 @@ class Agent:
             journal=journal,
             present=present,
             approvals=self.approvals,
-            tools=Tools(workspace, max_result=config.max_tool_result, settle=config.preview_settle),
+            tools=Tools(workspace, sandbox, config),
             changed=self._files_changed,
         )
         self._turn: Turn | None = None

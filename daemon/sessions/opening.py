@@ -1,6 +1,6 @@
 """What a session owns, in order.
 
-Workspace, journal, port, tunnel; then the body runs; then everybody is told how it ended; then the same in reverse. Its URL
+Workspace, journal, sandbox, port, tunnel; then the body runs; then everybody is told how it ended; then the same in reverse. Its URL
 therefore lives exactly as long as the session, whatever ends it.
 """
 
@@ -26,6 +26,7 @@ from daemon.sessions.lifecycle import Reason
 from daemon.sessions.recovery import open_proven
 from daemon.sessions.session import Session
 from daemon.workspace.files import open_workspace
+from daemon.workspace.sandbox import Sandbox, open_sandbox
 from tunnel import Restored, Tunnel, TunnelError, TunnelProvider
 from tunnel.probe import verify
 
@@ -50,6 +51,7 @@ async def open_session(
             audience = Audience(journal, hub, present, session, config)
             async with (
                 open_services() as services,
+                open_sandbox(services, workspace, session.session_id, config) as sandbox,
                 open_port(services, audience, session.tokens, workspace) as port,
                 tunnels.open(port) as tunnel,
             ):
@@ -63,6 +65,7 @@ async def open_session(
                         journal=journal,
                         present=present,
                         workspace=workspace,
+                        sandbox=sandbox,
                         conversation=Conversation(store, session.session_id),
                         models=models,
                         settings=session.record.settings,
@@ -78,7 +81,7 @@ async def open_session(
                     session.fail(error)
                     raise
                 finally:
-                    await _farewell(session, journal, hub, config.drain_grace)
+                    await _farewell(session, journal, hub, config.drain_grace, sandbox)
         except Exception as error:
             session.fail(error)
             raise
@@ -133,15 +136,16 @@ class _Follower:
             session.scope.cancel()
 
 
-async def _farewell(session: Session, journal: Journal, hub: Hub, grace: float) -> None:
+async def _farewell(session: Session, journal: Journal, hub: Hub, grace: float, sandbox: Sandbox | None = None) -> None:
     """Write `session_end`, once, and let everybody who follows read it; whoever takes longer than the grace is cut off."""
     if journal.ended:
         return
     session.begin_end()
+    killed = await sandbox.close() if sandbox is not None else 0
     hub.close_code = 1001 if session.reason is Reason.shutdown else 1000
     with suppress(JournalFull):  # then the clients see the close alone
         detail, turns = session.detail, session.record.turn
-        journal.append("session_end", reason=session.reason, turn_count=turns, detail=detail, processes_killed=0)
+        journal.append("session_end", reason=session.reason, turn_count=turns, detail=detail, processes_killed=killed)
     journal.end()
     with trio.move_on_after(grace, shield=True):
         await hub.drain()

@@ -15,12 +15,14 @@ from threading import Lock
 from typing import NamedTuple
 
 from daemon.workspace import beneath
+from daemon.workspace.quota import Usage, measure
 from daemon.workspace.visits import Visits
 
 MOUNT = "/workspace"  # the name that the agent knows the folder by
 MAX_FILES = 10_000
 _MAX_DEPTH = 32
 _TEMPORARY = ".footlight-"
+Stamp = tuple[int, int, int]  # when a file was changed in ns, its size, its inode
 
 
 class Refused(Exception):
@@ -127,15 +129,24 @@ class Workspace:
 
         A name that is not UTF-8 is left out: nothing that lists it could say it.
         """
-        return [found.path for found in self.survey()]
+        return sorted(self.stamps())
 
     def survey(self) -> list[Found]:
-        """The same, with what is known of each."""
-        found: list[Found] = []
-        self._walk("", 0, found)
-        return sorted(found)
+        """The same files, with what is known of each."""
+        return [Found(path, size, mtime_ns) for path, (mtime_ns, size, _) in sorted(self.stamps().items())]
 
-    def _walk(self, folder: str, depth: int, found: list[Found]) -> None:
+    def stamps(self) -> dict[str, Stamp]:
+        """What tells a changed file from an unchanged one, by path, for the same files."""
+        found: dict[str, Stamp] = {}
+        self._walk("", 0, found)
+        return found
+
+    def usage(self, max_entries: int) -> Usage:
+        """How much it holds, counted as far as `max_entries` files and folders."""
+        with self._root() as fd:
+            return measure(fd, max_entries)
+
+    def _walk(self, folder: str, depth: int, found: dict[str, Stamp]) -> None:
         try:
             fd = self._open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
         except Refused:
@@ -150,20 +161,25 @@ class Workspace:
                     if entry.is_file(follow_symlinks=False):
                         with suppress(FileNotFoundError):
                             status = entry.stat(follow_symlinks=False)
-                            found.append(Found(folder + entry.name, status.st_size, status.st_mtime_ns))
+                            found[folder + entry.name] = (status.st_mtime_ns, status.st_size, status.st_ino)
                     elif entry.is_dir(follow_symlinks=False) and depth < _MAX_DEPTH:
                         self._walk(f"{folder}{entry.name}/", depth + 1, found)
         finally:
             os.close(fd)
 
     def _open(self, path: str, flags: int) -> int:
+        with self._root() as root, _refusing(path):
+            return self._open_beneath(root, path, flags, 0o644)
+
+    @contextmanager
+    def _root(self) -> Iterator[int]:
+        """The folder's descriptor, which stays open meanwhile."""
         with self._lock:
             if self._closed:
-                raise Refused(f"{path}: the session has ended")
+                raise Refused("the session has ended")
             self._users += 1
         try:
-            with _refusing(path):
-                return self._open_beneath(self._fd, path, flags, 0o644)
+            yield self._fd
         finally:
             self._leave()
 

@@ -17,10 +17,12 @@ from daemon.journal import frames
 from daemon.journal.journal import Journal, open_journal
 from daemon.journal.present import Present
 from daemon.journal.store import Store
+from daemon.services import Services, open_services
 from daemon.sessions.record import Settings, Usage
 from daemon.testing import test_config as make_config
 from daemon.workspace import beneath
 from daemon.workspace.files import Workspace
+from daemon.workspace.sandbox import Sandbox, open_sandbox
 
 PREVIEW = "http://127.0.0.1:1"
 
@@ -32,6 +34,8 @@ def shown(journal: Journal) -> list[dict[str, Any]]:
 
 class Play:
     """An agent on stage."""
+
+    sandbox: Sandbox
 
     def __init__(self, agent: Agent, journal: Journal, workspace: Workspace, conversation: Conversation) -> None:
         self.agent = agent
@@ -82,7 +86,9 @@ class Stage:
         self._folder = folder
 
     @contextmanager
-    def _open(self, name: str, settings: Settings, usage: Usage, open_beneath: beneath.OpenBeneath) -> Iterator[Play]:
+    def _open(
+        self, services: Services, name: str, settings: Settings, usage: Usage, open_beneath: beneath.OpenBeneath
+    ) -> Iterator[Play]:
         home = self._folder / name
         (home / "workspace").mkdir(parents=True, exist_ok=True)
         root = home / "workspace"
@@ -91,10 +97,12 @@ class Stage:
             open_journal(name, home / "journal", limit=self.config.journal_limit) as (journal, _),
         ):
             conversation, present = Conversation(self.store, name), Present()
+            sandbox = open_sandbox(services, workspace, name, self.config)
             agent = Agent(
                 journal=journal,
                 present=present,
                 workspace=workspace,
+                sandbox=sandbox,
                 conversation=conversation,
                 models=self.models,
                 settings=settings,
@@ -103,6 +111,7 @@ class Stage:
                 config=self.config,
             )
             play = Play(agent, journal, workspace, conversation)
+            play.sandbox = sandbox
             play.usage, play.settings, play.present = usage, settings, present
             yield play
 
@@ -117,11 +126,12 @@ class Stage:
         open_beneath: beneath.OpenBeneath = beneath.open_beneath,
     ) -> AsyncIterator[Play]:
         settings = Settings(model="scripted", token_budget=token_budget, approval=approval)
-        with self._open(name, settings, usage or Usage(), open_beneath) as play:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(play.agent.deltas.run)
-                yield play
-                nursery.cancel_scope.cancel()
+        async with open_services() as services:
+            with self._open(services, name, settings, usage or Usage(), open_beneath) as play:
+                async with play.sandbox, trio.open_nursery() as nursery:
+                    nursery.start_soon(play.agent.deltas.run)
+                    yield play
+                    nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

@@ -14,8 +14,8 @@ from daemon.agent.conversation import tool_result
 from daemon.agent.script import Fault, Pace, Script, Step, ToolCall, Turn, answer, load_script
 from daemon.agent.tools import Tools
 from daemon.errors import ConfigError
-from daemon.workspace.files import open_workspace
 from tests.agent.stage import check_conversation
+from tests.workspace.box import Box, open_box
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "scripts.md"
 THE_END = "The script has nothing more to say."
@@ -243,10 +243,10 @@ def check_page(text: str) -> None:
 class Restaurant:
     """The built-in script, its conversation and its files."""
 
-    def __init__(self, workspace: Any) -> None:
-        self.workspace = workspace
+    def __init__(self, box: Box) -> None:
+        self.workspace = box.workspace
         self.script = load_script(None)
-        self.tools = Tools(workspace, max_result=65536, settle=0.0)
+        self.tools = Tools(box.workspace, box.sandbox, box.config)
         self.messages: list[dict[str, Any]] = []
 
     def files(self) -> dict[str, str]:
@@ -282,8 +282,8 @@ class Restaurant:
 
 @pytest.fixture
 async def restaurant(tmp_path):
-    with open_workspace(tmp_path / "w", max_file=1 << 20) as workspace:
-        restaurant = Restaurant(workspace)
+    async with open_box(tmp_path) as box:
+        restaurant = Restaurant(box)
         await restaurant.prompt("Build a restaurant menu")
         yield restaurant
 

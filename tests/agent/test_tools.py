@@ -1,31 +1,39 @@
-"""The file tools, as the model calls them."""
+"""The tools, as the model calls them."""
 
+import dataclasses
+import os
 from typing import Any
 
 import pytest
+import trio
 from anthropic.lib.tools.agent_toolset import AgentToolContext, beta_agent_toolset_20260401
 
 from daemon.agent import preview_errors
 from daemon.agent.tools import NAMES, TRUNCATED, Result, Tools, definitions
-from daemon.workspace.files import open_workspace
 from daemon.workspace.visits import PageError
+from tests.workspace.box import open_box
 
 
 @pytest.fixture
-def workspace(tmp_path):
-    with open_workspace(tmp_path / "w", max_file=1000) as workspace:
-        yield workspace
+async def box(tmp_path):
+    async with open_box(tmp_path, max_file=1000, max_tool_result=1000) as box:
+        yield box
 
 
 @pytest.fixture
-def tools(workspace):
-    return Tools(workspace, max_result=100, settle=1.0)
+def workspace(box):
+    return box.workspace
+
+
+@pytest.fixture
+def tools(box):
+    return Tools(box.workspace, box.sandbox, box.config)
 
 
 def test_definitions_are_the_sdks_own():
     theirs = {tool.name: tool.to_dict() for tool in beta_agent_toolset_20260401(AgentToolContext(workdir="/"))}
     *sdks, own = definitions()
-    assert [tool["name"] for tool in sdks] == ["read", "write", "edit"] == list(NAMES)
+    assert [tool["name"] for tool in sdks] == list(NAMES) == [*theirs]
     assert own == preview_errors.DEFINITION
     for tool in sdks:
         assert set(tool) == {"name", "description", "input_schema"}
@@ -58,11 +66,15 @@ async def test_view_range_picks_lines(tools, workspace, view_range, text):
     assert await tools.run("read", {"file_path": "a.txt", "view_range": view_range}) == Result(text)
 
 
-@pytest.mark.parametrize("size", [100, 101])
+@pytest.mark.parametrize("size", [1000, 1001])
 async def test_long_result_is_cut_with_a_mark(tools, workspace, size):
-    workspace.write("a.txt", b"x" * size)
-    result = await tools.run("read", {"file_path": "a.txt"})
-    assert result.text == "x" * 100 + ("" if size == 100 else TRUNCATED.format(size=101))
+    workspace.write("a.txt", b"x" * 500)
+    workspace.write("b.txt", b"y" * 1000)
+    text = "x" * 500 + "\n" + "y" * (size - 501)
+    workspace.max_file = 2000
+    workspace.write("c.txt", text.encode())
+    result = await tools.run("read", {"file_path": "c.txt"})
+    assert result.text == text[:1000] + ("" if size == 1000 else TRUNCATED.format(size=1001))
 
 
 async def test_edit_replaces_the_one_occurrence(tools, workspace):
@@ -99,8 +111,8 @@ async def test_edit_of_what_is_not_there_is_refused(tools, workspace, old):
 
 
 async def test_edit_that_would_grow_beyond_bounds_is_refused_before_it_is_made(tmp_path):
-    with open_workspace(tmp_path / "w", max_file=16 << 20) as workspace:
-        tools = Tools(workspace, max_result=100, settle=1.0)
+    async with open_box(tmp_path) as box:
+        tools, workspace = Tools(box.workspace, box.sandbox, box.config), box.workspace
         workspace.write("a.txt", b"a" * 1_000_000)
         call = {"file_path": "a.txt", "old_string": "a", "new_string": "b" * 10_000_000, "replace_all": True}
         result = await tools.run("edit", call)  # 10 TB
@@ -126,8 +138,99 @@ async def test_file_that_is_too_large_is_neither_written_nor_read(tools, workspa
     assert workspace.files() == ["b"]
 
 
+async def test_bash_tells_output_exit_code_and_what_it_changed(tools, workspace):
+    shown: list[str] = []
+    workspace.write("old.txt", b"old")
+    workspace.write("same.txt", b"same")
+    command = "mkdir d; echo new > d/new.txt; rm old.txt; echo one; echo two >&2; exit_code() { return 3; }; exit_code"
+    result = await tools.run("bash", {"command": command}, shown.append)
+    assert result == Result("one\ntwo\n[exit code 3]", is_error=True, changed=("d/new.txt", "old.txt"))
+    assert "".join(shown) == "one\ntwo\n"
+    assert await tools.run("bash", {"command": "printf no-newline"}) == Result("no-newline")
+
+
+async def test_bash_out_of_time_is_ended_and_says_so(tools):
+    result = await tools.run("bash", {"command": "printf begun; sleep 60", "timeout_ms": 300})
+    assert (result.is_error, result.text) == (True, "begun\n[ended after 0.3 s]")
+    assert (await tools.run("bash", {"command": "echo on"})).text == "on\n"
+
+
+async def test_restart_gives_a_new_shell(tools):
+    await tools.run("bash", {"command": "x=3; cd /tmp"})
+    assert (await tools.run("bash", {"command": "echo $x $PWD"})).text == "3 /tmp\n"
+    assert not (await tools.run("bash", {"restart": True})).is_error
+    assert (await tools.run("bash", {"command": "echo $x $PWD"})).text == "/workspace\n"
+
+
+async def test_glob_lists_the_newest_first(tools, workspace):
+    for name in ("a.txt", "b/c.txt", "b/d.md"):
+        workspace.write(name, b"")
+    os.utime(workspace.root / "b/c.txt", ns=(1, 1))
+    assert (await tools.run("glob", {"pattern": "**/*.txt"})).text == "a.txt\nb/c.txt"
+    assert (await tools.run("glob", {"pattern": "*.{md,txt}", "path": "/workspace/b"})).text == "b/d.md\nb/c.txt"
+    assert (await tools.run("glob", {"pattern": "*.py"})).text == "no matches"
+
+
+async def test_grep_gives_places_and_lines(tools, workspace):
+    workspace.write("a.txt", b"one\ntwo 22\n")
+    workspace.write("b/c.txt", b"three 33\n")
+    workspace.write("b/binary", b"33\0")
+    assert (await tools.run("grep", {"pattern": r"\d{2}$", "path": "b"})).text == "b/c.txt:1:three 33"
+    found = await tools.run("grep", {"pattern": r"\d{2}$"})
+    assert sorted(found.text.split("\n")) == ["a.txt:2:two 22", "b/c.txt:1:three 33"]
+    assert await tools.run("grep", {"pattern": "four"}) == Result("no matches")
+    assert await tools.run("grep", {"pattern": "'; touch hacked; '"}) == Result("no matches")
+    assert not workspace.has("hacked")
+
+
+async def test_hostile_pattern_is_ended(box, workspace):
+    tools = Tools(workspace, box.sandbox, dataclasses.replace(box.config, search_deadline=0.5))
+    workspace.write("a.txt", b"a" * 900 + b"!")
+    started = trio.current_time()
+    result = await tools.run("grep", {"pattern": r"^((a|b|ab)*)*\1$"})
+    assert result.is_error or result.text == "no matches"
+    assert trio.current_time() - started < 3
+
+
+async def test_search_without_a_sandbox_finds_plain_text_alone(tools, workspace, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    workspace.write("a.txt", b"one\ntwo\n")
+    assert (await tools.run("grep", {"pattern": "two"})).text == "a.txt:2:two"
+    assert (
+        await tools.run("grep", {"pattern": "t.o"})
+    ).text == "grep: without a sandbox only plain text can be looked for"
+
+
+async def test_full_workspace_takes_no_more_files(tmp_path):
+    async with open_box(tmp_path, workspace_limit=1 << 20) as box:
+        tools = Tools(box.workspace, box.sandbox, box.config)
+        box.workspace.write("big", os.urandom(900_000))
+        assert not (await tools.run("write", {"file_path": "a", "content": "a" * 50_000})).is_error
+        result = await tools.run("write", {"file_path": "b", "content": "b" * 200_000})
+        assert result.is_error
+        assert result.text == "write: the workspace holds more than its 1 MB: delete something first"
+        result = await tools.run(
+            "edit", {"file_path": "a", "old_string": "a", "new_string": "bbbb", "replace_all": True}
+        )
+        assert result.is_error
+        assert box.workspace.read("a") == b"a" * 50_000
+
+
 BAD: list[tuple[str, Any, str]] = [
     ("fly", {}, "there is no tool 'fly'"),
+    ("bash", {}, "command is required"),
+    ("bash", {"command": "echo \0"}, "without a NUL"),
+    ("bash", {"command": "echo \ud800"}, "half of a surrogate pair"),
+    ("bash", {"command": "echo (", "timeout_ms": -1}, "syntax error"),
+    ("bash", {"command": "touch x", "timeout_ms": "1"}, "Expected `int | null`"),
+    ("glob", {"pattern": "../*"}, "beneath the workspace"),
+    ("glob", {"pattern": "/etc/*"}, "beneath the workspace"),
+    ("glob", {"pattern": "{a,b}" * 9}, "too many choices"),
+    ("glob", {"pattern": "*", "path": "../x"}, "outside the workspace"),
+    ("grep", {"pattern": "x", "path": "/etc"}, "outside the workspace"),
+    ("grep", {"pattern": "("}, "missing"),
+    ("grep", {"pattern": "x", "path": "absent"}, "No such file"),
+    ("grep", {"pattern": "x" * 1001}, "too long"),
     ("read", {}, "missing required field `file_path`"),
     ("read", [], "Expected `object`, got `array`"),
     ("read", None, "Expected `object`, got `null`"),

@@ -31,14 +31,29 @@ pattern = "^hang"
 text = "I begin to speak and then"
 fault = { kind = "silence", after = 4, times = 99 }
 """
+RUNS = """
+[[turn]]
+pattern = "^run"
+[[turn.step]]
+[[turn.step.tool]]
+name = "bash"
+input = { command = "echo begun; sleep 60" }
+[[turn.step]]
+text = "Done."
+"""
 TALKS = """
 [[turn]]
 [[turn.step]]
 text = "Yes."
 """
-SCRIPT = WRITES + HANGS + TALKS
+SCRIPT = WRITES + HANGS + RUNS + TALKS
 # What is going on when somebody steps in: the prompt that leads there, and the event that shows it.
-MOMENTS = {"streaming": ("hang", "claude_text_delta"), "waiting for an answer": ("write", "approval_required")}
+MOMENTS = {
+    "streaming": ("hang", "claude_text_delta"),
+    "waiting for an answer": ("write", "approval_required"),
+    "a command running": ("run", "tool_output"),
+}
+ASK = {"approval": "ask", "ask_for": ("write",)}
 
 
 def until(kind: str) -> Any:
@@ -119,7 +134,7 @@ async def test_interrupt_ends_the_turn_within_a_second_at_any_moment(tmp_path, m
     prompt, sign = MOMENTS[moment]
     with trio.fail_after(20):
         async with (
-            open_test_daemon(tmp_path / "state", script=write_script(tmp_path, SCRIPT), approval="ask") as daemon,
+            open_test_daemon(tmp_path / "state", script=write_script(tmp_path, SCRIPT), **ASK) as daemon,
             api(daemon.url) as client,
         ):
             await client.post("/api/chat", json={"message": prompt, "session_id": "abc"})
@@ -150,8 +165,8 @@ async def test_interrupt_ends_the_turn_within_a_second_at_any_moment(tmp_path, m
 @pytest.mark.parametrize("moment", MOMENTS)
 async def test_session_ended_at_any_moment_is_gone_within_the_grace(tmp_path, moment, how):
     prompt, sign = MOMENTS[moment]
-    timeout = 1.0 if how == "timeout" else None
-    async with open_sessions(tmp_path, script=write_script(tmp_path, SCRIPT), approval="ask") as registry:
+    timeout = 2.0 if how == "timeout" else None
+    async with open_sessions(tmp_path, script=write_script(tmp_path, SCRIPT), **ASK) as registry:
         before = leftovers()
         await registry.chat(Asked(message=prompt, session_id="abc", timeout=timeout))
         url = (await registry.wait("abc", 5)).websocket_url

@@ -1,0 +1,65 @@
+"""The processes of a sandbox as the host sees them, by /proc; Linux only, elsewhere there are none to see."""
+
+import os
+import signal
+from pathlib import Path
+
+_PROC = Path("/proc")
+_MAX = 10_000  # processes of one tree that are looked at
+
+
+def descendants(pid: int) -> list[int]:
+    """A process's children and theirs, parents first. Those that came or went meanwhile may be missing."""
+    found = _children(pid)
+    for each in found:
+        if len(found) >= _MAX:
+            break
+        found += _children(each)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        threads = os.listdir(_PROC / str(pid) / "task")  # noqa: PTH208  # names alone
+    except OSError:
+        return found
+    for thread in threads:
+        try:
+            found += map(int, (_PROC / str(pid) / "task" / thread / "children").read_text().split())
+        except OSError:
+            continue
+    return found
+
+
+def interrupt(pids: list[int]) -> None:
+    """SIGINT to those that do not ignore it: a shell starts its background processes ignoring it, as a terminal expects."""
+    for pid in pids:
+        _signal(pid, signal.SIGINT, unless_ignored=True)
+
+
+def kill(pids: list[int]) -> None:
+    """SIGKILL to all that are still there."""
+    for pid in pids:
+        _signal(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, number: int, *, unless_ignored: bool = False) -> None:
+    try:
+        fd = os.pidfd_open(pid)  # from here on the number means this process or none
+    except OSError:
+        return
+    try:
+        if not (unless_ignored and _ignores(pid, number)):
+            signal.pidfd_send_signal(fd, number)
+    except OSError:  # it has ended
+        return
+    finally:
+        os.close(fd)
+
+
+def _ignores(pid: int, number: int) -> bool:
+    for line in (_PROC / str(pid) / "status").read_text().splitlines():
+        if line.startswith("SigIgn:"):
+            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return True
