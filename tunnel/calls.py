@@ -2,7 +2,8 @@
 
 pyngrok's own entry points keep one table for all programs in a process, start an agent unasked, and may block for ever with a
 lock held (docs/design.md, D16). So an agent is started by `start`, its endpoints are spoken to by pyngrok's API requests under
-names of ours, and whoever calls kills the agent's process when a call does not return: then the call does.
+names of ours, and whoever calls kills the agent's process when a call does not return: then the call does. Agents are started
+one at a time; an API request touches none of pyngrok's tables, so a session that ends need not wait for another one's endpoint.
 """
 
 import http.client
