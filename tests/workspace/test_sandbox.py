@@ -76,7 +76,7 @@ async def test_background_process_that_prints_does_not_stand_still_between_comma
 
 
 async def test_interrupted_command_ends_and_its_shell_goes_on(box):
-    await box.prints("x=3; sleep 1000 & ")
+    await box.prints("x=3; sleep 1000 & until grep -q sleep /proc/$!/comm; do :; done")
     started = trio.current_time()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
