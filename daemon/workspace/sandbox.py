@@ -17,6 +17,7 @@ from daemon.log import log
 from daemon.services import Services
 from daemon.workspace.files import Refused, Workspace
 from daemon.workspace.output import Output
+from daemon.workspace.processes import deleted_size
 from daemon.workspace.quota import Usage
 from daemon.workspace.shell import Call, Shell, ShellUnusable
 from daemon.workspace.spawning import open_shell
@@ -199,7 +200,13 @@ class Sandbox:
         await trio.lowlevel.checkpoint()
 
     async def _usage(self) -> Usage:
-        return await trio.to_thread.run_sync(self._workspace.usage, self._config.max_workspace_entries)
+        inside = self._shell.inside() if self._shell is not None else []
+        return await trio.to_thread.run_sync(self._count, inside)
+
+    def _count(self, inside: list[int]) -> Usage:
+        usage = self._workspace.usage(self._config.max_workspace_entries)
+        usage.size += deleted_size(inside, self._workspace.root.stat().st_dev)
+        return usage
 
     def excess(self, usage: Usage) -> str | None:
         """What of the workspace is beyond its limit, in words."""
@@ -207,7 +214,7 @@ class Sandbox:
 
     def make_room(self, size: int) -> None:
         """`Refused` where the workspace cannot take `size` bytes more; blocking."""
-        usage = self._workspace.usage(self._config.max_workspace_entries)
+        usage = self._count([])
         usage.size += size
         if (excess := self.excess(usage)) is not None:
             raise Refused(f"{excess}: delete something first")

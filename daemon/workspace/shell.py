@@ -15,9 +15,9 @@ from daemon.errors import Bug
 from daemon.workspace import processes
 from daemon.workspace.output import Output
 
-PIPE = 1 << 20  # bytes that a pipe of the shell holds
+PIPE = 1 << 18  # bytes that a pipe of the shell holds, and that one read takes: 0.1 ms of the daemon's time
 _AGAIN = 0.1  # s between two interrupts of one command: a process that was just being started has not heard the first
-_FLOOD_PACE = 0.005  # s between two reads of what is shown to nobody: 200 MB/s, for a few percent of the daemon's time
+_FLOOD_PACE = 0.002  # s between two reads of what is shown to nobody: 100 MB/s, for a few percent of the daemon's time
 _STRAY = 16 * 1024  # bytes kept of what background processes print between two commands
 _PROOF = 64 * 1024  # bytes at most of what the shell proves about itself
 

@@ -192,6 +192,13 @@ async def test_background_process_is_counted_too(tmp_path):
         assert (await box.run("echo x > more")).code == 1
 
 
+async def test_file_without_a_name_is_counted_for_as_long_as_it_is_open(tmp_path):
+    async with open_box(tmp_path, workspace_limit=8 << 20, quota_interval=0.02) as box:
+        outcome = await box.run("exec 8> big; rm big; head -c 20M /dev/urandom >&8; sleep 1000")
+        assert "more than its 8 MB" in (outcome.remark or "")
+        assert await box.prints("echo x > more; cat more") == "x\n"
+
+
 async def test_many_empty_files_are_counted(tmp_path):
     async with open_box(tmp_path, max_workspace_entries=100, quota_interval=0.02) as box:
         outcome = await box.run("for i in $(seq 100000); do : > $i; done")
