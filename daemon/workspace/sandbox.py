@@ -49,7 +49,8 @@ class Sandbox:
         self._gone: trio.Event | None = None
         self._refusal: str | None = None
         self._ended_by: str | None = None  # why we ended the shell
-        self._killed = 0
+        self._killed = 0  # what ran beside the last shell when it ended
+        self._left = 0  # what ran at the session's end
         self._entries = 0  # files and folders in the workspace when the command began
         self._frozen = False  # the workspace is over its limit: a command may delete, and write nothing
         self._asked = trio.Event()
@@ -128,8 +129,10 @@ class Sandbox:
     async def close(self) -> int:
         """End it all, within `kill_grace`; how many processes were still running beside the shell. Idempotent."""
         with trio.move_on_after(self._config.kill_grace, shield=True):
-            await self._end()
-        return self._killed
+            if self._shell is not None:
+                await self._end()
+                self._left = self._killed
+        return self._left
 
     async def _started(self) -> Shell:
         if self._shell is not None and self._shell.ended.is_set():

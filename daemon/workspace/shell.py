@@ -18,6 +18,7 @@ from daemon.workspace.output import Output
 PIPE = 1 << 18  # bytes that a pipe of the shell holds, and that one read takes: 0.1 ms of the daemon's time
 _AGAIN = 0.1  # s between two interrupts of one command: a process that was just being started has not heard the first
 _FLOOD_PACE = 0.002  # s between two reads of what is shown to nobody: 100 MB/s, for a few percent of the daemon's time
+_DIGITS = 3  # of an exit code
 _STRAY = 16 * 1024  # bytes kept of what background processes print between two commands
 _PROOF = 64 * 1024  # bytes at most of what the shell proves about itself
 
@@ -91,7 +92,10 @@ class Shell:
             *lines, buffered = (buffered + data)[-_PROOF:].split(b"\n")
             for line in lines:
                 number, _, code = line.partition(b" ")
-                if self._call is not None and number == b"%d" % self._call.number and code.isdigit():
+                mine = self._call is not None and number == b"%d" % self._call.number
+                if (
+                    self._call is not None and mine and code.isdigit() and len(code) <= _DIGITS
+                ):  # anyone in there may write
                     self._call.code = int(code)
                     self._call.done.set()
 

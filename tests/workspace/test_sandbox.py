@@ -138,6 +138,17 @@ async def test_close_counts_what_still_ran_and_leaves_nothing(tmp_path):
     assert not groups()
 
 
+async def test_what_was_killed_before_the_end_does_not_count(box):
+    await box.prints("sleep 1000 &")
+    await box.run("exit")
+    assert await box.sandbox.close() == 0
+
+
+async def test_command_that_forges_exit_codes_fools_itself_alone(box):
+    await box.run("for fd in /proc/$$/fd/*; do printf '1 %05000d\\n1 x\\n' 1 > $fd; done 2> /dev/null", deadline=5)
+    assert (await box.prints("echo on")).endswith("on\n")  # the shell was fed nonsense too
+
+
 def groups() -> list[Path]:
     """Control groups of this process's sandboxes."""
     return [path for path in Path("/sys/fs/cgroup").rglob(f"footlight-{os.getpid()}-*") if path.is_dir()]
