@@ -1,6 +1,6 @@
-"""One WebSocket: a task reads commands, one sends what the journal has, one asks whether the peer is still there.
+"""One WebSocket: a task reads commands and asks whether the peer is still there, another sends what the journal has.
 
-Any of them ending ends the connection. The sender is a cursor into the journal, so replay and live are the same line, and a
+Either of them ending ends the connection. The sender is a cursor into the journal, so replay and live are the same line, and a
 slow client delays nobody.
 """
 
@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
@@ -19,7 +20,8 @@ from daemon.clients.stream import ClientStream
 from daemon.config import Config
 from daemon.errors import CallerError
 from daemon.journal.cursor import Cursor, EndOfJournal
-from daemon.journal.frames import close_frame
+from daemon.journal.cursor import Place as Stand
+from daemon.journal.frames import PING, close_frame
 from daemon.journal.journal import Frames, Gap, Journal
 from daemon.journal.present import Present
 from daemon.journal.segment import Stored
@@ -109,7 +111,6 @@ class _Conversation:
     async def run(self, place: Place) -> None:
         """Speak until the end."""
         self._nursery.start_soon(self._until_done, self._receive)
-        self._nursery.start_soon(self._until_done, self._keep_alive)
         await self._until_done(partial(self._send, place))
 
     async def _until_done(self, task: Callable[[], Awaitable[Close | None]]) -> None:
@@ -133,7 +134,8 @@ class _Conversation:
     async def _send(self, place: Place) -> Close:
         journal, hub = self._audience.journal, self._audience.hub
         reset = place.reset_reason(journal)
-        cursor = Cursor(journal, 0 if reset else place.offset, from_file=self._stream.takes_files)
+        offset = 0 if reset else place.offset
+        cursor = Cursor(journal, offset, from_file=self._stream.takes_files, keep_up=self._keep_up)
         await self._say(self._connected(reset))
         while True:
             try:  # without a name for what was read, which would keep it while the client waits for more
@@ -144,6 +146,15 @@ class _Conversation:
             if not said:
                 await trio.sleep_forever()  # whoever sends the close ends the connection
             journal.delivered = max(journal.delivered, cursor.offset)
+
+    async def _keep_up(self) -> Stand:
+        """While the fan-out writes to this client; then what of it was left half-way."""
+        place = await self._audience.hub.fanout.keep_up(self._write)
+        await self._stream.settle()
+        return place
+
+    def _write(self, data: bytes) -> int:
+        return 0 if self._ws.closed else self._stream.try_write(data)
 
     def _connected(self, reset: str | None) -> bytes:
         """What a client is told first."""
@@ -162,9 +173,24 @@ class _Conversation:
             first += journal.live_frame("replay_reset", reason=reset, epoch=journal.epoch)
         return first
 
-    async def _receive(self) -> None:
+    async def _receive(self) -> Close:
+        """Carry out what comes; where nothing comes, ask whether the peer is there. Whatever it sends then is an answer."""
+        stream, config = self._stream, self._audience.config
+        asked, answer_by = -inf, inf  # how long ago it was heard when it was last asked
         while True:
-            await self._say(self._answer(await self._ws.get_message()))
+            heard, message = stream.heard, None
+            with trio.move_on_at(answer_by if heard == asked else heard + config.ping_interval):
+                message = await self._ws.get_message()
+            if message is not None:
+                await self._say(self._answer(message))
+            elif stream.heard > heard:  # a part of a message, or a pong
+                continue
+            elif heard == asked:
+                return Close(TOO_SLOW, "no answer to a ping")
+            else:
+                asked = heard
+                await self._say(PING)
+                answer_by = trio.current_time() + config.pong_deadline
 
     def _answer(self, message: str | bytes) -> bytes:
         """Carry out a frame; what is said to it."""
@@ -176,15 +202,6 @@ class _Conversation:
             return journal.live_frame("ack", **carry_out(command, self._audience.commands, client.client_id))
         except CallerError as error:
             return journal.live_frame("error", code=error.code, detail=error.detail)
-
-    async def _keep_alive(self) -> Close:
-        config = self._audience.config
-        while True:
-            await trio.sleep(config.ping_interval)
-            with trio.move_on_after(config.pong_deadline) as waiting:
-                await self._ws.ping()
-            if waiting.cancelled_caught:
-                return Close(TOO_SLOW, "no answer to a ping")
 
 
 def _frames(chunk: Frames | Stored | Gap, journal: Journal) -> bytes | Stored:

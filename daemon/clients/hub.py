@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from daemon.clients.auth import Role
+from daemon.clients.fanout import Fanout
 from daemon.journal.journal import Journal
 from daemon.log import log
 from daemon.occupancy import Occupancy
@@ -24,6 +25,7 @@ class Hub:
 
     def __init__(self, journal: Journal) -> None:
         self.close_code = 1000  # what clients are told when the journal has ended
+        self.fanout = Fanout(journal)
         self._journal = journal
         self._clients: Occupancy[Client] = Occupancy()
         self._ids = itertools.count(1)

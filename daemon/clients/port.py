@@ -148,6 +148,7 @@ async def open_port(
     port = Port(audience, tokens, workspace)
     listeners = await open_listeners("127.0.0.1", 0, audience.config.backlog)
     port.number = port_of(listeners)
+    audience.hub.fanout.start_soon = services.start_soon
     services.start_soon(
         port.server.serve_among, services, listeners
     )  # it listens already; the listeners are its own now

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from math import inf
 
 import trio
 
@@ -33,7 +34,9 @@ class ClientStream(trio.abc.HalfCloseableStream):
         self._send_deadline = send_deadline
         self._lock = trio.StrictFIFOLock()
         self._ahead = b""
+        self._left = b""  # of frames that were written in part
         self._broken = False
+        self.heard = -inf  # when the peer last sent anything
         self._closed = False
         self._close_sent = False
 
@@ -59,6 +62,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
             raise
         if not data:
             self.on_end()
+        self.heard = trio.current_time()
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:  # noqa: D102
@@ -81,12 +85,37 @@ class ClientStream(trio.abc.HalfCloseableStream):
             if isinstance(data, Stored):
                 data.close()
 
+    def try_write(self, data: bytes) -> int:
+        """Write whole frames without waiting; how many bytes were taken, as write(2) says.
+
+        What is left of them is sent by `settle`, or before whatever is sent next. Nothing is taken where somebody else is
+        writing, the stream is no plain socket, or the client takes nothing for now.
+        """
+        if self._socket is None or self._lock.locked() or self._left or self._broken or self._closed:
+            return 0
+        try:
+            sent = os.write(self._socket.fileno(), data)
+        except OSError:  # who waits for it meets it again
+            return 0
+        self._left = data[sent:] if sent else b""
+        return sent
+
+    async def settle(self) -> None:
+        """Send what `try_write` left."""
+        await trio.lowlevel.checkpoint()
+        if self._left:
+            async with self._lock:
+                await self._send(b"")
+
     async def _send(self, data: bytes | bytearray | memoryview | Stored) -> None:
         if self._closed:
             raise trio.ClosedResourceError
         if self._broken:
             raise trio.BrokenResourceError("an earlier write was cut short")
         try:  # no checkpoint besides the lock's
+            if self._left:
+                left, self._left = self._left, b""
+                await self._write(len(left), lambda socket, sent: os.write(socket, left[sent:]))
             if isinstance(data, Stored):
                 await self._write(data.length, partial(data.send, most=_FILE_STEP))
             elif self._socket is not None:

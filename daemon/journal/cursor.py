@@ -1,6 +1,8 @@
 """A reader's place in a journal: replay and live are the same call."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 import trio
 
@@ -12,19 +14,33 @@ class EndOfJournal(Exception):
     """Everything was read and nothing will follow."""
 
 
+class Place(NamedTuple):
+    """Where somebody who is caught up stands."""
+
+    sequence: int  # of the next frame on the ring
+    offset: int  # of the last journaled event before it
+
+
+KeepUp = Callable[[], Awaitable[Place]]
+
+
 class Cursor:
     """One client's place.
 
     Behind, it reads journaled events from the file; caught up, it follows the ring, live-only events included. Falling off
     the ring puts it back to the file: it then misses live-only events, never a journaled one.
 
-    For who can send from a file, what lies there is not read but given as `Stored`, which its receiver closes.
+    For who can send from a file, what lies there is not read but given as `Stored`, which its receiver closes. With `keep_up`
+    it is not the cursor that waits at the end: others bring its client what follows, and say how far they came.
     """
 
-    def __init__(self, journal: Journal, offset: int, *, from_file: bool = False) -> None:
+    def __init__(
+        self, journal: Journal, offset: int, *, from_file: bool = False, keep_up: KeepUp | None = None
+    ) -> None:
         self.offset = offset
         self._journal = journal
         self._from_file = from_file
+        self._keep_up = keep_up
         self._sequence: int | None = None  # its place on the ring, while it is caught up
 
     def read_nowait(self) -> Frames | Stored | Gap | None:
@@ -58,5 +74,8 @@ class Cursor:
         while (chunk := self.read_nowait()) is None:
             if self._journal.ended:
                 raise EndOfJournal
-            await self._journal.wait_change()
+            if self._keep_up is None:
+                await self._journal.wait_change()
+            else:
+                self._sequence, self.offset = await self._keep_up()
         return chunk

@@ -63,6 +63,7 @@ class Journal:
         self.late_frames: Callable[[], list[bytes]] = (
             list  # what a client that joins now must be told besides the events
         )
+        self.on_show: Callable[[], object] = bool  # called after each append and publish, and at the end
         self._segments = segments
         self._limit = limit
         self._lot = trio.lowlevel.ParkingLot()
@@ -108,6 +109,7 @@ class Journal:
         """No event will follow: cursors that have read everything raise `EndOfJournal`."""
         self.ended = True
         self._lot.unpark_all()
+        self.on_show()
 
     def read(self, after: int, *, max_bytes: int = CHUNK_BYTES, max_events: int = _EVERYTHING) -> Frames | Gap | None:
         """What is held directly after an offset, or None at the end, and from a closed journal."""
@@ -169,6 +171,7 @@ class Journal:
             self._ring_first += 1
         if self._lot:
             self._lot.unpark_all()
+        self.on_show()
 
     def _make_room(self, size: int) -> None:
         """Begin a new segment where this one is a quarter of the limit, and drop the oldest ones beyond the limit."""

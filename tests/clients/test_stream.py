@@ -256,3 +256,63 @@ async def test_a_peer_that_is_gone_breaks_the_stream_without_eviction():
             await stream.send_all(BIG)
         assert not stream.evicted
     await both_closed(stream)
+
+
+# --- writing without waiting
+
+
+async def rest_from(stream, size):
+    got = b""
+    while len(got) < size:
+        got += await stream.receive_some(1 << 20)
+    return got
+
+
+async def test_what_is_taken_without_waiting_is_followed_by_its_rest_whoever_writes_next():
+    with trio.fail_after(10):
+        for last in (ClientStream.settle, lambda stream: stream.send_all(b"last")):
+            stream, theirs = await tiny_socket_pair(5)
+            taken = stream.try_write(BIG)
+            assert 0 < taken < len(BIG)
+            assert stream.try_write(b"more") == 0  # half a frame is not followed by another one
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(last, stream)
+                assert await rest_from(theirs, len(BIG)) == BIG
+                if last is not ClientStream.settle:
+                    assert await rest_from(theirs, 4) == b"last"
+            assert stream.try_write(b"more") == 4
+            assert await rest_from(theirs, 4) == b"more"
+            await both_closed(stream, theirs)
+
+
+async def test_nothing_is_taken_while_somebody_else_writes_or_the_client_takes_nothing():
+    with trio.fail_after(10):
+        stream, theirs = await tiny_socket_pair(5)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.send_all, BIG)
+            await wait_all_tasks_blocked()
+            assert stream.try_write(b"x") == 0
+            assert await rest_from(theirs, len(BIG)) == BIG
+        await stream.send_frames(b"x", never_closed)
+        assert await rest_from(theirs, 1) == b"x"
+        await both_closed(stream, theirs)
+
+
+async def test_nothing_is_taken_by_a_stream_that_is_closed_broken_or_in_memory():
+    with trio.fail_after(10):
+        stream, theirs = await tiny_socket_pair(5)
+        await trio.aclose_forcefully(stream)
+        assert stream.try_write(b"x") == 0
+        await both_closed(theirs)
+        one, _ = memory_stream_pair()
+        assert ClientStream(one, send_deadline=5).try_write(b"x") == 0
+
+
+async def test_client_that_takes_nothing_of_the_rest_is_evicted(mock_clock):
+    stream, theirs = await tiny_socket_pair(0.2)
+    stream.try_write(BIG)
+    mock_clock.rate = 10
+    with pytest.raises(trio.BrokenResourceError, match="takes nothing"):
+        await stream.settle()
+    assert stream.evicted
+    await both_closed(stream, theirs)

@@ -1,0 +1,306 @@
+"""Writing to all who keep up: at once, in one write after a burst, and never to who cannot take it."""
+
+import re
+import socket
+
+import hypothesis
+import msgspec
+import pytest
+import trio
+import wsproto.events
+from hypothesis import strategies as st
+
+from daemon.clients.fanout import _GATHER, Fanout
+from daemon.journal import frames
+from daemon.journal.cursor import Place
+from daemon.journal.journal import RING_BYTES, open_journal
+from tests.clients.room import RawClient, handshake, open_listening_room
+
+
+@pytest.fixture
+def journal(tmp_path):
+    with open_journal("s1", tmp_path / "journal", limit=1 << 24) as (opened, _):
+        yield opened
+
+
+_OFFSET = re.compile(rb'"offset":(\d+)\}')  # how an event ends
+
+
+def note(journal, text="x"):
+    return journal.append("agent_error", error=text, error_type="test", retryable=False)
+
+
+class Taker:
+    """A client's socket that takes so many bytes."""
+
+    def __init__(self, room=1 << 30):
+        self.room = room
+        self.writes = []
+        self.place = None
+
+    def write(self, data):
+        taken = min(len(data), self.room)
+        self.room -= taken
+        self.writes.append(data[:taken])
+        return taken
+
+    async def keep_up(self, fanout):
+        self.place = await fanout.keep_up(self.write)
+
+
+async def begin(nursery, fanout, *takers):
+    for taker in takers:
+        nursery.start_soon(taker.keep_up, fanout)
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_event_by_itself_is_written_to_everybody_within_append(journal, autojump_clock):
+    fanout = Fanout(journal)
+    async with trio.open_nursery() as nursery:
+        fanout.start_soon = nursery.start_soon
+        one, other = Taker(), Taker()
+        await begin(nursery, fanout, one, other)
+        await trio.sleep(1)
+        note(journal)
+        assert one.writes == other.writes == [journal.read(0).data]
+        assert journal.delivered == 1
+        await trio.sleep(1)
+        journal.publish("client_joined", client_id=1, role="watch", connected_clients=1)
+        assert len(one.writes) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_burst_is_one_write_of_the_first_and_one_of_the_rest(journal, autojump_clock):
+    fanout = Fanout(journal)
+    async with trio.open_nursery() as nursery:
+        fanout.start_soon = nursery.start_soon
+        taker = Taker()
+        await begin(nursery, fanout, taker)
+        await trio.sleep(1)
+        for _ in range(32):
+            note(journal)
+        await trio.sleep(_GATHER * 0.99)
+        assert len(taker.writes) == 1
+        await trio.sleep(_GATHER * 0.02)
+        assert len(taker.writes) == 2
+        assert b"".join(taker.writes) == journal.read(0).data
+        await trio.sleep(1)
+        assert len(taker.writes) == 2
+        assert len(nursery.child_tasks) == 1  # the flush is no task of a quiet session
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("room", [0, 10])
+async def test_client_that_does_not_take_all_falls_out_and_the_others_go_on(journal, room):
+    fanout = Fanout(journal)
+    async with trio.open_nursery() as nursery:
+        slow, fast = Taker(room), Taker()
+        await begin(nursery, fanout, slow, fast)
+        before = Place(journal.sequence, journal.offset)
+        note(journal)
+        await trio.testing.wait_all_tasks_blocked()
+        # What was begun is finished by its stream; what was not is still to be read.
+        assert slow.place == (Place(journal.sequence, 1) if room else before)
+        note(journal)
+        assert b"".join(fast.writes) == journal.read(0).data
+        assert len(b"".join(slow.writes)) == room
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_joins_does_not_get_what_was_waiting_for_the_others(journal, autojump_clock):
+    fanout = Fanout(journal)
+    async with trio.open_nursery() as nursery:
+        fanout.start_soon = nursery.start_soon
+        early, late = Taker(), Taker()
+        await begin(nursery, fanout, early)
+        await trio.sleep(1)
+        note(journal)
+        note(journal)  # waits for the flush
+        nursery.start_soon(late.keep_up, fanout)
+        await trio.lowlevel.checkpoint()
+        assert b"".join(early.writes) == journal.read(0).data
+        await trio.sleep(1)
+        note(journal)
+        assert late.writes == [journal.read(2).data]
+        assert b"".join(early.writes) == journal.read(0).data
+        nursery.cancel_scope.cancel()
+
+
+async def test_burst_that_the_ring_does_not_hold_is_left_to_the_file(journal, autojump_clock):
+    fanout = Fanout(journal)
+    async with trio.open_nursery() as nursery:
+        fanout.start_soon = nursery.start_soon
+        taker = Taker()
+        await begin(nursery, fanout, taker)
+        await trio.sleep(1)
+        note(journal)
+        written = Place(journal.sequence, 1)
+        for _ in range(3):
+            note(journal, "x" * RING_BYTES)
+        await trio.sleep(1)
+        assert taker.place == written
+        assert len(taker.writes) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_end_lets_everybody_go_after_the_last_event(journal, autojump_clock):
+    fanout = Fanout(journal)
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            fanout.start_soon = nursery.start_soon
+            taker = Taker()
+            await begin(nursery, fanout, taker)
+            for _ in range(3):
+                note(journal)
+            journal.end()
+        assert taker.place == Place(journal.sequence, 3)
+        assert b"".join(taker.writes) == journal.read(0).data
+        assert await fanout.keep_up(taker.write) == Place(journal.sequence, 3)
+
+
+async def test_cancelled_client_is_written_to_no_more(journal):
+    fanout, taker = Fanout(journal), Taker()
+    async with trio.open_nursery() as nursery:
+        await begin(nursery, fanout, taker)
+        nursery.cancel_scope.cancel()
+    note(journal)
+    assert taker.writes == []
+
+
+# --- over real sockets
+
+
+class Reader:
+    """A client that reads when it is told to, through a receive buffer as small as it gets."""
+
+    def __init__(self, start):
+        self.start = start
+        self.offsets = []
+
+    async def open(self, port, path):
+        raw = trio.socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await raw.connect(("127.0.0.1", port))
+        self.client = RawClient(trio.SocketStream(raw))
+        await self.client.open(path)
+        await self.client.until(wsproto.events.AcceptConnection)
+        self._text = ""
+
+    async def read_until(self, offset):
+        while (self.offsets[-1] if self.offsets else self.start) < offset:
+            event = await self.client.until(wsproto.events.TextMessage)
+            self._text += event.data
+            if event.message_finished:
+                said = msgspec.json.decode(self._text)
+                self._text = ""
+                if "offset" in said:
+                    self.offsets.append(said["offset"])
+
+    async def close(self):
+        await trio.aclose_forcefully(self.client.stream)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.integers(1, 40), st.sampled_from([10, 500, 20_000])),
+        st.tuples(st.just("join"), st.floats(0, 1), st.just(0)),
+        st.tuples(st.just("leave"), st.integers(0, 4), st.just(0)),
+        st.tuples(st.just("read"), st.integers(0, 4), st.floats(0, 1)),
+        st.tuples(st.just("publish"), st.integers(1, 5), st.just(0)),
+        st.tuples(st.just("wait"), st.sampled_from([0.0, 0.005]), st.just(0)),
+    ),
+    max_size=25,
+)
+
+
+@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.given(steps=STEPS)
+def test_every_client_gets_every_offset_once_whatever_the_mix(tmp_path_factory, steps):
+    async def play():
+        with trio.fail_after(30):
+            async with open_listening_room(tmp_path_factory.mktemp("room")) as (room, url):
+                port, readers, gone = int(url.rpartition(":")[2]), [], []
+                for kind, number, extra in [("join", 0.0, 0), *steps]:
+                    match kind:
+                        case "append":
+                            for _ in range(number):
+                                note(room.journal, "x" * extra)
+                        case "publish":
+                            for _ in range(number):
+                                room.journal.publish("client_left", client_id=0, role="watch", connected_clients=0)
+                        case "join" if len(readers) < 5:
+                            reader = Reader(int(number * room.journal.offset))
+                            await reader.open(port, room.path(offset=reader.start))
+                            readers.append(reader)
+                        case "leave" if number < len(readers):
+                            await readers[number].close()
+                            gone.append(readers.pop(number))
+                        case "read" if number < len(readers):
+                            await readers[number].read_until(int(extra * room.journal.offset))
+                        case "wait":
+                            await trio.sleep(number)
+                async with trio.open_nursery() as nursery:
+                    for reader in readers:
+                        nursery.start_soon(reader.read_until, room.journal.offset)
+                for reader in [*readers, *gone]:
+                    expected = range(reader.start + 1, reader.start + 1 + len(reader.offsets))
+                    assert reader.offsets == list(expected)
+                for reader in readers:
+                    assert (reader.offsets[-1] if reader.offsets else reader.start) == room.journal.offset
+                    await reader.close()
+                await room.hub.drain()
+
+    trio.run(play)
+
+
+async def offsets_on(stream, last):
+    """The offsets of all events that come, up to the last one."""
+    found, rest = [], b""
+    while not found or found[-1] < last:
+        rest += await stream.receive_some(1 << 20)
+        end = 0
+        for match in _OFFSET.finditer(rest):
+            found.append(int(match[1]))
+            end = match.end()
+        rest = rest[end:][-40:]
+    return found
+
+
+@pytest.mark.slow
+async def test_one_stalled_client_in_ten_of_five_hundred_delays_nobody_and_is_cut(tmp_path):
+    events, size = 400, 2_500  # 1 MB: more than the kernel holds for who does not read
+    with trio.fail_after(60):
+        async with open_listening_room(tmp_path, max_clients=600, send_deadline=1.5) as (room, url):
+            port, stalled, reading = int(url.rpartition(":")[2]), [], []
+            for _ in range(450):
+                reading.append(await trio.open_tcp_stream("127.0.0.1", port))
+                await reading[-1].send_all(handshake(room.path()))
+            while len(room.hub) < 450:
+                await trio.lowlevel.checkpoint()
+            for _ in range(50):  # after the others: told of so many, they would stall before it matters
+                stalled.append(Reader(0))
+                await stalled[-1].open(port, room.path())
+            done = []
+
+            async def follow(stream):
+                done.append(await offsets_on(stream, events))
+
+            async with trio.open_nursery() as nursery:
+                for stream in reading:
+                    nursery.start_soon(follow, stream)
+                for _ in range(events):
+                    note(room.journal, "x" * size)
+                    await trio.lowlevel.checkpoint()
+            assert all(offsets == list(range(1, events + 1)) for offsets in done)
+            assert len(done) == 450
+            while len(room.hub) > 450:  # those that took nothing for the send deadline
+                await trio.sleep(0.01)
+            for each in [*reading, *(reader.client.stream for reader in stalled)]:
+                await trio.aclose_forcefully(each)
+            await room.hub.drain()
+
+
+def test_frames_of_a_flush_are_those_of_the_journal(journal):
+    note(journal)
+    [(frame, offset)] = journal.ring_after(0)
+    assert (frames.payload_of(frame), offset) == (next(iter(journal.payloads(0, journal.read(0)))), 1)
