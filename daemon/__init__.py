@@ -11,10 +11,11 @@ The map; imports point downwards only (held by tests/test_layout.py):
     agent/                  the turn loop on the anthropic SDK, its tools, the scripted model
     clients/                one session's port: WebSocket, health, preview
     journal/                the events of a session, on disk and live; SQLite for the rest
-    workspace/              the one door beneath a session's folder
+    workspace/              the one door beneath a session's folder; the sandbox its commands run in
     serving.py services.py  the accept loop; tasks that outlive their body's cancellation
     occupancy.py            who is inside, and waiting until nobody is
     config.py errors.py log.py  every setting and limit; whose fault it is; lines that users grep
+    hiding.py               secrets out of what other processes can read
 """
 
 __version__ = "0.1.0"

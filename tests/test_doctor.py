@@ -166,6 +166,19 @@ async def test_command_prints_a_line_for_each_finding(tmp_path) -> None:
     ]
 
 
+async def test_sandbox_is_tried_and_what_is_missing_said(tmp_path, monkeypatch) -> None:
+    code, found = await examined(tmp_path, tunnel="local")
+    assert (code, found["sandbox"].state) == (0, State.ok)
+    _, found = await examined(tmp_path, tunnel="local", sandbox="none")
+    assert found["sandbox"].state is State.note
+    _, found = await examined(tmp_path, tunnel="local", sandbox_network=True)
+    assert "reaches the network" in found["sandbox"].detail
+    monkeypatch.setenv("PATH", "/nowhere")
+    code, found = await examined(tmp_path, tunnel="local")
+    assert (code, found["sandbox"].state) == (1, State.fail)
+    assert "bubblewrap is not installed; install bubblewrap" in found["sandbox"].detail
+
+
 async def test_command_exits_with_1_where_something_needed_is_missing_and_speaks_json(tmp_path) -> None:
     code, out, _ = await run_command("--model", "claude-x", "--tunnel", "ngrok", "--json", "--state-dir", str(tmp_path))
     assert code == 1

@@ -17,6 +17,7 @@ from daemon.log import log
 from daemon.services import Services
 from daemon.workspace.files import Refused, Workspace
 from daemon.workspace.output import Output
+from daemon.workspace.processes import deleted_size
 from daemon.workspace.quota import Usage
 from daemon.workspace.shell import Call, Shell, ShellUnusable
 from daemon.workspace.spawning import open_shell
@@ -48,7 +49,8 @@ class Sandbox:
         self._gone: trio.Event | None = None
         self._refusal: str | None = None
         self._ended_by: str | None = None  # why we ended the shell
-        self._killed = 0
+        self._killed = 0  # what ran beside the last shell when it ended
+        self._left = 0  # what ran at the session's end
         self._entries = 0  # files and folders in the workspace when the command began
         self._frozen = False  # the workspace is over its limit: a command may delete, and write nothing
         self._asked = trio.Event()
@@ -127,8 +129,10 @@ class Sandbox:
     async def close(self) -> int:
         """End it all, within `kill_grace`; how many processes were still running beside the shell. Idempotent."""
         with trio.move_on_after(self._config.kill_grace, shield=True):
-            await self._end()
-        return self._killed
+            if self._shell is not None:
+                await self._end()
+                self._left = self._killed
+        return self._left
 
     async def _started(self) -> Shell:
         if self._shell is not None and self._shell.ended.is_set():
@@ -199,7 +203,13 @@ class Sandbox:
         await trio.lowlevel.checkpoint()
 
     async def _usage(self) -> Usage:
-        return await trio.to_thread.run_sync(self._workspace.usage, self._config.max_workspace_entries)
+        inside = self._shell.inside() if self._shell is not None else []
+        return await trio.to_thread.run_sync(self._count, inside)
+
+    def _count(self, inside: list[int]) -> Usage:
+        usage = self._workspace.usage(self._config.max_workspace_entries)
+        usage.size += deleted_size(inside, self._workspace.root.stat().st_dev)
+        return usage
 
     def excess(self, usage: Usage) -> str | None:
         """What of the workspace is beyond its limit, in words."""
@@ -207,7 +217,7 @@ class Sandbox:
 
     def make_room(self, size: int) -> None:
         """`Refused` where the workspace cannot take `size` bytes more; blocking."""
-        usage = self._workspace.usage(self._config.max_workspace_entries)
+        usage = self._count([])
         usage.size += size
         if (excess := self.excess(usage)) is not None:
             raise Refused(f"{excess}: delete something first")

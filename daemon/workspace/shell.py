@@ -15,8 +15,10 @@ from daemon.errors import Bug
 from daemon.workspace import processes
 from daemon.workspace.output import Output
 
-PIPE = 1 << 20  # bytes that a pipe of the shell holds
-_FLOOD_PACE = 0.005  # s between two reads of what is shown to nobody: 200 MB/s, for a few percent of the daemon's time
+PIPE = 1 << 18  # bytes that a pipe of the shell holds, and that one read takes: 0.1 ms of the daemon's time
+_AGAIN = 0.1  # s between two interrupts of one command: a process that was just being started has not heard the first
+_FLOOD_PACE = 0.002  # s between two reads of what is shown to nobody: 100 MB/s, for a few percent of the daemon's time
+_DIGITS = 3  # of an exit code
 _STRAY = 16 * 1024  # bytes kept of what background processes print between two commands
 _PROOF = 64 * 1024  # bytes at most of what the shell proves about itself
 
@@ -90,7 +92,10 @@ class Shell:
             *lines, buffered = (buffered + data)[-_PROOF:].split(b"\n")
             for line in lines:
                 number, _, code = line.partition(b" ")
-                if self._call is not None and number == b"%d" % self._call.number and code.isdigit():
+                mine = self._call is not None and number == b"%d" % self._call.number
+                if (
+                    self._call is not None and mine and code.isdigit() and len(code) <= _DIGITS
+                ):  # anyone in there may write
                     self._call.code = int(code)
                     self._call.done.set()
 
@@ -141,15 +146,31 @@ class Shell:
         self._call = None
 
     async def interrupt(self, grace: float) -> bool:
-        """End the command under way as Ctrl+C would; whether it ended within the grace."""
-        call = self._call
-        if call is None or call.done.is_set():
+        """End the command under way as Ctrl+C would; whether that, and the shell, could be had within the grace.
+
+        An interrupt may hit the shell between two commands, where it drops the line that it was about to read: each line
+        is sent again until one is answered, and then a last one to be sure that no interrupt is still to be noticed.
+        """
+        call, settled = self._call, False
+        if call is None:
             return True
-        processes.interrupt(self.inside())
         with trio.move_on_after(grace):
+            while not call.done.is_set():
+                processes.interrupt(self.inside())
+                await self._ask(call)
+            self._read()
+            self._number += 1
+            self._call = last = Call(self._number, call.output, trio.Event())
+            while not last.done.is_set():
+                await self._ask(last)
+            settled = True
+        return settled and not self.ended.is_set()
+
+    async def _ask(self, call: Call) -> None:
+        """Have the shell say that a call is done, as soon as it hears."""
+        await self._send(b"printf '%d 130\\n' >&%d\n" % (call.number, self.status))
+        with trio.move_on_after(_AGAIN):
             await call.done.wait()
-        self._read()
-        return call.done.is_set() and not self.ended.is_set()
 
     def inside(self) -> list[int]:
         """The processes of the shell: itself first, then what it has started."""

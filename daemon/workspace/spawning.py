@@ -1,4 +1,4 @@
-"""Starting a shell in its sandbox, and ending all of it; Linux only but for `--sandbox none`.
+"""Starting a shell in its sandbox, and ending all of it; Linux only.
 
 Started by `subprocess.Popen` on Trio's own thread: the signal that follows a parent's death follows the thread that forked, and
 Trio's worker threads end after ten idle seconds (D5). Everything in the sandbox is then gone with the daemon, however that ends.
@@ -34,6 +34,8 @@ async def open_shell(folder: Path, config: Config, *, frozen: bool = False) -> A
     Leaving kills everything in the sandbox, cancelled or not, and waits until it is gone, `kill_grace` at most;
     `Shell.killed` then says how many processes were still running beside the shell.
     """
+    if sys.platform != "linux":
+        raise ShellUnusable("commands need Linux")
     limits = limits_of(config, frozen=frozen)
     with ExitStack() as stack:
         groups = stack.enter_context(open_group(limits))
@@ -106,7 +108,12 @@ def _spawn(folder: Path, config: Config, limits: Limits, groups: list[Path], pip
             os.set_blocking(end, False)
             with suppress(OSError):  # an ordinary user may have had too many
                 fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, PIPE)
-        pidfd = os.pidfd_open(process.pid)
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except OSError:  # no descriptor is free: nobody could wait for it
+            process.kill()
+            process.wait()
+            raise
         shell = Shell(process, pidfd=pidfd, statuses=statuses, status=status, boxed=boxed, pace=config.delta_window)
         try:
             yield shell
@@ -164,8 +171,8 @@ def _bwrap() -> str:
 
 def _filter() -> bytes:
     program = seccomp.program()
-    if program is None or sys.platform != "linux":
-        raise ShellUnusable(f"its system call filter does not know {sys.platform} on {platform.machine()}")
+    if program is None:
+        raise ShellUnusable(f"its system call filter does not know {platform.machine()}")
     return program
 
 

@@ -45,7 +45,9 @@ class Footlight:
 
 
 @asynccontextmanager
-async def serving(state_dir: Path, *args: str, command: Sequence[str] = FOOTLIGHT) -> AsyncIterator[Footlight]:
+async def serving(
+    state_dir: Path, *args: str, command: Sequence[str] = FOOTLIGHT, **more: str
+) -> AsyncIterator[Footlight]:
     """`footlight serve` with the scripted model; killed at the end if it is still there."""
     log = state_dir.parent / f"{state_dir.name}.log"
     settings = ("--port", "0", "--model", "scripted", "--tunnel", "local", "--state-dir", str(state_dir))
@@ -55,7 +57,7 @@ async def serving(state_dir: Path, *args: str, command: Sequence[str] = FOOTLIGH
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=err,
-            env=environment(),
+            env=environment(**more),
             start_new_session=True,
         )
     assert process.stdout is not None

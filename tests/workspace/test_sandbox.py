@@ -76,7 +76,7 @@ async def test_background_process_that_prints_does_not_stand_still_between_comma
 
 
 async def test_interrupted_command_ends_and_its_shell_goes_on(box):
-    await box.prints("x=3; sleep 1000 & ")
+    await box.prints("x=3; sleep 1000 & until grep -q sleep /proc/$!/comm; do :; done")
     started = trio.current_time()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
@@ -138,6 +138,17 @@ async def test_close_counts_what_still_ran_and_leaves_nothing(tmp_path):
     assert not groups()
 
 
+async def test_what_was_killed_before_the_end_does_not_count(box):
+    await box.prints("sleep 1000 &")
+    await box.run("exit")
+    assert await box.sandbox.close() == 0
+
+
+async def test_command_that_forges_exit_codes_fools_itself_alone(box):
+    await box.run("for fd in /proc/$$/fd/*; do printf '1 %05000d\\n1 x\\n' 1 > $fd; done 2> /dev/null", deadline=5)
+    assert (await box.prints("echo on")).endswith("on\n")  # the shell was fed nonsense too
+
+
 def groups() -> list[Path]:
     """Control groups of this process's sandboxes."""
     return [path for path in Path("/sys/fs/cgroup").rglob(f"footlight-{os.getpid()}-*") if path.is_dir()]
@@ -190,6 +201,13 @@ async def test_background_process_is_counted_too(tmp_path):
         while len(box.sandbox._shell.inside() if box.sandbox._shell else []):
             await trio.sleep(0.01)
         assert (await box.run("echo x > more")).code == 1
+
+
+async def test_file_without_a_name_is_counted_for_as_long_as_it_is_open(tmp_path):
+    async with open_box(tmp_path, workspace_limit=8 << 20, quota_interval=0.02) as box:
+        outcome = await box.run("exec 8> big; rm big; head -c 20M /dev/urandom >&8; sleep 1000")
+        assert "more than its 8 MB" in (outcome.remark or "")
+        assert await box.prints("echo x > more; cat more") == "x\n"
 
 
 async def test_many_empty_files_are_counted(tmp_path):
