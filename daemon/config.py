@@ -88,7 +88,11 @@ class Config:
 
     # The model.
     event_deadline: float = 120.0  # a stream that sends no event (pings do not count)
-    model_retries: int = 2  # of the SDK, before the first event
+    model_retries: int = 8  # more tries of one reply that did not come to its end
+    model_patience: float = 300.0  # after its first failure no try of a reply begins later than this
+    retry_first: float = 0.5  # the longest pause before the second try; it doubles with each
+    retry_longest: float = 30.0  # a pause at the most, where the API asks for no longer one
+    model_linger: float = 0.5  # a reply is complete, but its connection, to be used again, is not at its end
 
     # Bounds.
     max_body: int = MB  # of an API request

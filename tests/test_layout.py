@@ -12,6 +12,7 @@ FILES = sorted(path.relative_to(ROOT) for top in ("daemon", "tunnel") for path i
 
 PURE = {
     "daemon.agent.prompt",
+    "daemon.agent.sse",
     "daemon.api.guard",
     "daemon.clients.auth",
     "daemon.config",

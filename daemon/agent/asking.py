@@ -1,14 +1,18 @@
 """Asking the model for one reply, streamed: its blocks become deltas and events as they come."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from math import inf
 from typing import Any
 
 import trio
 
 from daemon.agent.conversation import Conversation
 from daemon.agent.deltas import Deltas
-from daemon.agent.models import model_error
+from daemon.agent.model_errors import connection_errors, error_in_stream, model_error
 from daemon.agent.prompt import system_prompt
 from daemon.agent.reply import Reply
+from daemon.agent.sse import Events
 from daemon.agent.tools import definitions
 from daemon.agent.turn import Turn
 from daemon.config import Config
@@ -16,6 +20,7 @@ from daemon.errors import ModelError
 from daemon.journal.journal import Journal
 from daemon.journal.present import Kind
 from daemon.sessions.record import Settings
+from tunnel.backoff import Backoff
 
 
 class Asking:
@@ -39,7 +44,34 @@ class Asking:
         self._config = config
 
     async def reply(self, client: Any, turn: Turn) -> Reply:
-        """One reply, streamed. `ModelError` where it does not come to its end."""
+        """One reply, asked for again where that may help. `ModelError` where it does not come to its end.
+
+        Tools are the caller's, after the end: no try has any effect but text, which is withdrawn.
+        """
+        backoff = Backoff(self._config.retry_first, self._config.retry_longest)
+        attempt, gives_up = 1, inf
+        while True:
+            block = turn.blocks
+            try:
+                return await self._try(client, turn)
+            except ModelError as error:
+                attempt += 1
+                gives_up = min(gives_up, trio.current_time() + self._config.model_patience)
+                pause = max(backoff.next(), error.retry_after)
+                too_late = attempt > self._config.model_retries + 1 or trio.current_time() + pause > gives_up
+                if too_late or not error.retryable:
+                    raise
+                self._withdraw(turn, attempt, error.code, block)
+            await trio.sleep(pause)
+
+    def _withdraw(self, turn: Turn, attempt: int, reason: str, block: int) -> None:
+        """What has been said since this block does not count; the open one is never written down."""
+        self._deltas.close()
+        turn.reply = None
+        blocks = list(range(block, turn.blocks))
+        self._journal.append("turn_retry", turn=turn.number, attempt=attempt, reason=reason, blocks=blocks)
+
+    async def _try(self, client: Any, turn: Turn) -> Reply:
         reply = turn.reply = Reply(BlockSink(self._journal, self._deltas, turn))
         try:
             with trio.fail_after(self._config.event_deadline) as silence:
@@ -51,10 +83,8 @@ class Asking:
                     tools=definitions(),
                     stream=True,
                 )
-                async with stream:
-                    async for event in stream:
-                        silence.deadline = trio.current_time() + self._config.event_deadline
-                        reply.feed(event)
+                async with stream, aclosing(stream.response.aiter_bytes()) as received:
+                    await self._read(received, reply, silence)
         except Exception as error:
             ours = model_error(error)
             if ours is None:
@@ -68,6 +98,24 @@ class Asking:
         if not reply.complete:  # a clean end of the connection raises nothing (D13)
             raise ModelError("the model's answer was cut short", error_type="stream_cut", retryable=True)
         return reply
+
+    async def _read(self, received: AsyncIterator[bytes], reply: Reply, silence: trio.CancelScope) -> None:
+        """Feed the reply; only what is said renews the deadline, a ping does not."""
+        stream = Events()
+        async for data in received:
+            for event in stream.feed(data):
+                kind = event["type"]
+                if kind == "error":
+                    raise error_in_stream(event)
+                if kind != "ping" and not reply.complete:
+                    reply.feed(event)
+                    silence.deadline = trio.current_time() + self._config.event_deadline
+            if reply.complete:
+                # The end of the body, mostly in the same bytes: only then can the connection be used again.
+                with trio.move_on_after(self._config.model_linger), suppress(*connection_errors()):
+                    async for _ in received:
+                        pass
+                return
 
 
 class BlockSink:

@@ -37,10 +37,12 @@ class Pace(msgspec.Struct, forbid_unknown_fields=True):
 class Fault(msgspec.Struct, forbid_unknown_fields=True):
     """What goes wrong in place of, or in the middle of, a step."""
 
-    kind: Literal["status", "cut", "reset", "error", "malformed", "silence"]
+    kind: Literal["status", "cut", "reset", "error", "malformed", "silence", "pings"]
     after: Annotated[int, msgspec.Meta(ge=0)] = 0  # events sent before it happens
+    at: Literal["text", "tool", "stop"] | None = None  # in place of `after`: where it happens, by name
     times: Count = 1  # how often the same conversation meets it, until the step works
     status: Annotated[int, msgspec.Meta(ge=400, le=599)] = 529  # for kind "status"
+    retry_after: Annotated[float, msgspec.Meta(ge=0)] | None = None  # s, for kind "status"
 
 
 class ToolCall(msgspec.Struct, forbid_unknown_fields=True):

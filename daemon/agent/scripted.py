@@ -8,6 +8,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
@@ -20,6 +21,7 @@ from daemon.serving import Server, open_listeners, port_of
 
 _MAX_REQUEST = 64 << 20  # bytes: a long conversation with its files
 _CHARACTERS_PER_TOKEN = 4
+_PING_INTERVAL = 0.05  # s
 _SSE = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"), ("Connection", "close")]
 _JSON = [("Content-Type", "application/json"), ("Connection", "close")]
 _ERRORS = {
@@ -75,12 +77,17 @@ class ScriptedModel:
         fault = self._fault(step.fault, request["messages"])
         if fault is not None and fault.kind == "status":
             error = _error(_ERRORS.get(fault.status, "api_error"))
-            await send(h11.Response(status_code=fault.status, headers=_JSON), h11.Data(data=error), h11.EndOfMessage())
+            headers = _JSON + ([] if fault.retry_after is None else [("Retry-After", f"{fault.retry_after:g}")])
+            await send(
+                h11.Response(status_code=fault.status, headers=headers), h11.Data(data=error), h11.EndOfMessage()
+            )
             return
         await send(h11.Response(status_code=200, headers=_SSE))
         await self._wait(self._script.pace.first_delta_ms / 1000)
-        for number, (said, characters) in enumerate(_events(step, request, self._script.pace.chunk_characters)):
-            if fault is not None and number == fault.after:
+        events = list(_events(step, request, self._script.pace.chunk_characters))
+        breaks_at = None if fault is None else _place(fault, events)
+        for number, (said, characters) in enumerate(events):
+            if fault is not None and number == breaks_at:
                 await self._break(fault, stream, send)
                 return
             await send(h11.Data(data=_sse(said)))
@@ -119,6 +126,11 @@ class ScriptedModel:
             case "silence":
                 while await stream.receive_some(65536):  # until the other side gives up
                     pass
+            case "pings":
+                with suppress(trio.BrokenResourceError):
+                    while True:
+                        await send(h11.Data(data=b'event: ping\ndata: {"type": "ping"}\n\n'))
+                        await trio.sleep(_PING_INTERVAL)
 
 
 def _events(step: Step, request: dict[str, Any], chunk: int) -> Iterator[Event]:
@@ -157,6 +169,17 @@ def _events(step: Step, request: dict[str, Any], chunk: int) -> Iterator[Event]:
         0,
     )
     yield {"type": "message_stop"}, 0
+
+
+def _place(fault: Fault, events: list[Event]) -> int:
+    """How many events are sent before it: half of the text's or of the tool input's, or all but the last."""
+    kinds = {"text": "text_delta", "tool": "input_json_delta"}
+    if fault.at in kinds:
+        deltas = [
+            number for number, (event, _) in enumerate(events) if event.get("delta", {}).get("type") == kinds[fault.at]
+        ]
+        return deltas[len(deltas) // 2] if deltas else fault.after
+    return len(events) - 1 if fault.at == "stop" else fault.after
 
 
 def _blocks(step: Step) -> Iterator[tuple[dict[str, Any], str, str, str]]:

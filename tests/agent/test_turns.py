@@ -354,23 +354,6 @@ async def test_partial_text_of_a_failed_turn_is_said_to_the_model(tmp_path):
         assert play.conversation.messages[-1] == {"role": "assistant", "content": [{"type": "text", "text": "abcd"}]}
 
 
-async def test_passing_refusal_before_the_first_event_is_tried_again(tmp_path):
-    script = faulty("first event", 'kind = "status", status = 529')
-    async with open_stage(tmp_path, script, model_retries=1) as stage, stage.play() as play:
-        play.workspace.write("log.txt", b"end")
-        events = await play.prompt("go")
-        assert events[-1]["data"]["stop_reason"] == "end_turn"
-        assert play.text("log.txt") == "ran end"
-
-
-async def test_refusal_that_will_not_pass_is_not_tried_again(tmp_path):
-    script = faulty("first event", 'kind = "status", status = 401')
-    async with open_stage(tmp_path, script, model_retries=2) as stage, stage.play() as play:
-        play.workspace.write("log.txt", b"end")
-        events = await play.prompt("go")
-        assert events[-1]["data"]["is_error"] is True
-
-
 # --- interrupts
 
 SLOW = """
