@@ -1,5 +1,5 @@
 # footlight: `make demo` and `make test` work on a fresh Debian or Ubuntu with python3 and make.
-.PHONY: help setup bubblewrap demo test test-slow check format bench binary clean
+.PHONY: help setup bubblewrap proxy demo test test-slow check format bench binary clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -30,10 +30,15 @@ demo: setup
 bubblewrap:
 	@command -v bwrap >/dev/null || sh .ci/need bubblewrap
 
-test: setup bubblewrap
+# What the tests put in the place of a proxy of one's own, and the certificates of their https.
+proxy:
+	@test -x /usr/sbin/nginx || sh .ci/need nginx-light
+	@command -v openssl >/dev/null || sh .ci/need openssl
+
+test: setup bubblewrap proxy
 	$(BIN)/python -m pytest
 
-test-slow: setup bubblewrap binary
+test-slow: setup bubblewrap proxy binary
 	$(BIN)/python -m pytest -m slow
 
 check: setup

@@ -106,6 +106,7 @@ class Config:
     max_file: int = 16 * MB  # one file that the agent writes or the preview serves
     max_tool_result: int = 64 * 1024  # characters that the model and the journal get of a tool's result
     max_rounds: int = 200  # model replies in one turn
+    max_cut_replies: int = 3  # in a row that ran out of tokens inside a tool call and are gone on from
     backlog: int = 1024  # connections the kernel holds until they are accepted
 
     @property

@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from enum import StrEnum
 from tempfile import TemporaryFile
 
@@ -12,12 +13,16 @@ import trio
 
 from daemon.agent.models import SCRIPTED, open_models
 from daemon.config import MB, Config
-from daemon.errors import CallerError, ModelError
+from daemon.errors import CallerError, ModelError, first_cause
+from daemon.main import check as check_settings
 from tunnel import TunnelError
-from tunnel.install import find_authtoken, find_binary, installed_path, version_of
+from tunnel.install import find_binary, installed_path, require_authtoken, version_of
 from tunnel.patience import Patience
 
+Check = Callable[[Config], Awaitable[str]]
+
 _LITTLE_SPACE = 1024 * MB
+_NOT_TRIED = "not tried: see above"
 
 
 class State(StrEnum):
@@ -50,17 +55,31 @@ async def run_doctor(config: Config, tell: Callable[[Finding], object], install:
     With `install`, the ngrok agent is downloaded first.
     """
     worst = 0
-    checks = {"ngrok download": _download, **_CHECKS} if install else _CHECKS
-    for name, check in checks.items():
+    for name, check in _checks(config, install=install).items():
         try:
             finding = Finding(name, State.ok, await check(config))
         except _Unwell as unwell:
             finding = Finding(name, *unwell.finding)
-        except (TunnelError, CallerError, ModelError) as error:
-            finding = Finding(name, State.fail, error.detail)
+        except (TunnelError, CallerError, ModelError, ExceptionGroup) as error:
+            cause = first_cause(error)
+            if not isinstance(cause, (TunnelError, CallerError, ModelError)):
+                raise
+            finding = Finding(name, State.fail, cause.detail)
         tell(finding)
         worst |= finding.state is State.fail
     return worst
+
+
+def _checks(config: Config, *, install: bool) -> dict[str, Check]:
+    """What these settings need, in the order in which it is said."""
+    checks: dict[str, Check] = {"key": _key, "model": _model}
+    if install:
+        checks |= {"ngrok download": _download}
+    if config.tunnel in {"local", "static"}:
+        checks |= {"tunnel": _without_ngrok}
+    else:
+        checks |= {"ngrok agent": _agent, "ngrok authtoken": _authtoken, "ngrok account": _account}
+    return {**checks, "disk": _disk}
 
 
 async def _download(_: Config) -> str:
@@ -68,7 +87,8 @@ async def _download(_: Config) -> str:
 
     path = installed_path()
     path.parent.mkdir(parents=True, exist_ok=True)
-    await trio.to_thread.run_sync(install, str(path))
+    with redirect_stdout(sys.stderr):  # pyngrok shows its progress there
+        await trio.to_thread.run_sync(install, str(path))
     return f"{await version_of(path)} at {path}"
 
 
@@ -81,42 +101,49 @@ async def _key(config: Config) -> str:
 
 
 async def _model(config: Config) -> str:
+    if config.model != SCRIPTED and not config.anthropic_api_key:
+        raise _Unwell(_NOT_TRIED, needed=False)
     async with open_models(config) as models:
         return await models.check(config.model)
 
 
-async def _ngrok_agent(config: Config) -> str:
-    async with _for_ngrok(config):
+async def _without_ngrok(config: Config) -> str:
+    if config.tunnel == "local":
+        return "local: sessions get loopback URLs"
+    check_settings(config)
+    return f"static: lead {config.public_url} to 127.0.0.1:{config.shared_port}"
+
+
+async def _agent(config: Config) -> str:
+    with _for_ngrok(config):
         binary = find_binary()
         return f"{await version_of(binary)} at {binary}"
 
 
-async def _ngrok_authtoken(config: Config) -> str:
-    async with _for_ngrok(config):
-        if find_authtoken(config.ngrok_authtoken) is None:
-            raise TunnelError(
-                "ngrok_no_token", "none is configured; copy yours from https://dashboard.ngrok.com into NGROK_AUTHTOKEN"
-            )
+async def _authtoken(config: Config) -> str:
+    with _for_ngrok(config):
+        require_authtoken(config.ngrok_authtoken)
         return "NGROK_AUTHTOKEN is set" if config.ngrok_authtoken else "found in ngrok's own configuration"
 
 
-async def _ngrok_account(config: Config) -> str:
-    async with _for_ngrok(config):
-        find_binary()
-        from tunnel.checkup import try_account  # noqa: PLC0415  # pyngrok is for those who need it
+async def _account(config: Config) -> str:
+    from tunnel.checkup import try_account  # noqa: PLC0415  # pyngrok is for those who need it
 
-        account = await try_account(config.ngrok_authtoken, _Silent(), Patience(open=config.tunnel_open))
+    try:
+        find_binary()
+        require_authtoken(config.ngrok_authtoken)
+    except TunnelError:
+        raise _Unwell(_NOT_TRIED, needed=False) from None
+    account = await try_account(config.ngrok_authtoken, _Silent(), Patience(open=config.tunnel_open))
     if account.several or config.tunnel != "ngrok":
         way = "each session gets one of its own" if account.several else "sessions share it, a path each"
         return f"a public URL answered after {account.seconds:.1f} s; {way}"
     raise _Unwell(account.reason)
 
 
-@asynccontextmanager
-async def _for_ngrok(config: Config) -> AsyncIterator[None]:
+@contextmanager
+def _for_ngrok(config: Config) -> Iterator[None]:
     """What is missing is needed only where ngrok was asked for by name."""
-    if config.tunnel in {"local", "static"}:
-        raise _Unwell(f"not used: --tunnel {config.tunnel}", needed=False)
     try:
         yield
     except TunnelError as error:
@@ -149,13 +176,3 @@ class _Silent:
 
     def warning(self, event: str, **facts: object) -> None:
         pass
-
-
-_CHECKS: dict[str, Callable[[Config], Awaitable[str]]] = {
-    "key": _key,
-    "model": _model,
-    "ngrok agent": _ngrok_agent,
-    "ngrok authtoken": _ngrok_authtoken,
-    "ngrok account": _ngrok_account,
-    "disk": _disk,
-}

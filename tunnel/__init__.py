@@ -9,9 +9,9 @@ has open) · leash.py (it ends when we do) · calls.py (pyngrok) · caller.py (i
 probe.py (asking a URL through its tunnel)
 """
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from math import inf
 from typing import Protocol
 
 import trio
@@ -48,7 +48,8 @@ class Tunnel:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._tell, self._changes = trio.open_memory_channel[Lost | Restored | TunnelError](inf)
+        self.on_change: Callable[[], object] = bool  # called when there is one to take
+        self._changes: list[Lost | Restored | TunnelError] = []  # a session costs a task less than with a channel
 
     @property
     def websocket_url(self) -> str:
@@ -59,13 +60,24 @@ class Tunnel:
         """For its provider: what happened, the end of all attempts as a `TunnelError`."""
         if isinstance(change, Restored):
             self.url = change.new
-        self._tell.send_nowait(change)
+        self._changes.append(change)
+        self.on_change()
 
-    async def next_change(self) -> Lost | Restored:
-        """Wait for what happens next. Raises `TunnelError` once the URL is given up."""
-        change = await self._changes.receive()
+    def take_change(self) -> Lost | Restored | None:
+        """What happened next, or None for now. Raises `TunnelError` once the URL is given up."""
+        if not self._changes:
+            return None
+        change = self._changes.pop(0)
         if isinstance(change, TunnelError):
             raise change
+        return change
+
+    async def next_change(self) -> Lost | Restored:
+        """Wait for what happens next, in one task alone. Raises `TunnelError` once the URL is given up."""
+        while (change := self.take_change()) is None:
+            told = trio.Event()
+            self.on_change = told.set
+            await told.wait()
         return change
 
 

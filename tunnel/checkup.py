@@ -45,7 +45,7 @@ class _Word:
 async def try_account(authtoken: str | None, log: Log, patience: Patience) -> Account:
     """Start an agent of its own, open a URL, ask it, and ask for a second one; all of it is gone on return, or cancelled.
 
-    Raises `TunnelError`.
+    Raises `TunnelError`, in a group once the agent was started.
     """
     began = trio.current_time()
     with TemporaryDirectory(prefix="footlight-") as folder:  # not the daemon's, whose agent would count as left behind

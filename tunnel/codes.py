@@ -54,7 +54,7 @@ MEANINGS: dict[str, tuple[str, str]] = {  # code -> what it means, what to do
     "ERR_NGROK_727": ("the account has used up its requests for this month", _BILLING),
     "ngrok_same_url": ("the account has one URL for everything", _ONE_URL),
     "ngrok_missing": ("there is no ngrok on this machine", "run `footlight doctor --install-ngrok`"),
-    "ngrok_no_token": ("no ngrok authtoken is configured", _COPY_AGAIN),
+    "ngrok_no_token": ("no ngrok authtoken is configured", _COPY_AGAIN.replace("it again", "yours")),
     "ngrok_too_old": ("this ngrok agent is too old", "run `ngrok update`"),
     "ngrok_unusable": ("ngrok does not run on this machine", "run `footlight doctor`"),
     "ngrok_hangs": ("the ngrok agent did not answer and was ended", "it is started again"),

@@ -7,6 +7,9 @@ import msgspec
 from daemon.journal.present import Kind
 from daemon.sessions.record import Usage
 
+# The model had no more room: what it was saying may have been cut anywhere.
+OUT_OF_ROOM = {"max_tokens", "model_context_window_exceeded"}
+
 
 class Sink(Protocol):
     """Who is told of the blocks as they come."""
@@ -28,10 +31,11 @@ class Reply:
         self.usage = Usage()
         self.stop_reason: str | None = None
         self.complete = False  # the API said that it is over; anything else was cut
+        self.cut: set[str] = set()  # ids of calls whose input was cut: to be answered, not to be run
         self._blocks: dict[int, dict[str, Any]] = {}
         self._closed: set[int] = set()
         self._json: dict[int, list[str]] = {}
-        self._unreadable: msgspec.DecodeError | None = None  # a tool's input that is no JSON object
+        self._unreadable: dict[int, msgspec.DecodeError] = {}  # tools' inputs that are no JSON object
         self._sink = sink
 
     def feed(self, event: dict[str, Any]) -> None:
@@ -49,17 +53,14 @@ class Reply:
                 self.stop_reason = event["delta"]["stop_reason"]
                 self._count(event["usage"])
             case "message_stop":
-                # An answer that ran out of tokens may end inside a tool call; that call is dropped like any half one.
-                if self._unreadable is not None and self.stop_reason != "max_tokens":
-                    raise self._unreadable
-                self.complete = True
+                self._end()
 
     def content(self) -> list[dict[str, Any]]:
         """What can be said back to the API: whole blocks, and the text of one that was cut."""
         return [block for index, block in sorted(self._blocks.items()) if self._can_be_said(index, block)]
 
     def tool_calls(self) -> list[dict[str, Any]]:
-        """The complete tool calls, in order."""
+        """The tool calls, in order; those in `cut` without their input."""
         return [block for block in self.content() if block["type"] == "tool_use"]
 
     def _can_be_said(self, index: int, block: dict[str, Any]) -> bool:
@@ -70,6 +71,20 @@ class Reply:
             case "thinking":
                 return bool(block.get("signature"))
         return index in self._closed
+
+    def _end(self) -> None:
+        if self.stop_reason in OUT_OF_ROOM:
+            last = max(self._blocks, default=-1)
+            for index, block in self._blocks.items():
+                nothing = index == last and block.get("input") == {}  # it began, and got no further
+                if block["type"] == "tool_use" and (nothing or index in self._unreadable or index not in self._closed):
+                    self.cut.add(block["id"])
+                    block["input"] = {}
+                    self._closed.add(index)
+        else:
+            for error in self._unreadable.values():
+                raise error
+        self.complete = True
 
     def _open(self, index: int, start: dict[str, Any]) -> None:
         block = self._blocks[index] = {key: value for key, value in start.items() if value is not None}
@@ -103,7 +118,7 @@ class Reply:
             try:
                 block["input"] = msgspec.json.decode(text, type=dict[str, Any]) if text else block["input"]
             except msgspec.DecodeError as error:
-                self._unreadable = error
+                self._unreadable[index] = error
                 return
         elif block["type"] in {"text", "thinking"}:
             self._sink.closed()

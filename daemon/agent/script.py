@@ -60,6 +60,8 @@ class Step(msgspec.Struct, forbid_unknown_fields=True):
     text: str = ""
     tool: list[ToolCall] = []
     stop_reason: str | None = None
+    cut_tool: bool = False  # the last tool call's input breaks off
+    usage: dict[str, int] = {}  # in place of what is counted
     fault: Fault | None = None
 
 
@@ -161,4 +163,4 @@ def _fill(step: Step, prompt: str, groups: tuple[str, ...]) -> Step:
         return _PLACEHOLDER.sub(value, text) if isinstance(text, str) else text
 
     calls = [ToolCall(call.name, {key: fill(text) for key, text in call.input.items()}) for call in step.tool]
-    return Step(step.thinking, fill(step.text), calls, step.stop_reason, step.fault)
+    return msgspec.structs.replace(step, text=fill(step.text), tool=calls)

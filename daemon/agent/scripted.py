@@ -164,7 +164,7 @@ def _events(step: Step, request: dict[str, Any], chunk: int) -> Iterator[Event]:
         {
             "type": "message_delta",
             "delta": {"stop_reason": reason, "stop_sequence": None},
-            "usage": {"output_tokens": tokens},
+            "usage": {"output_tokens": tokens, **step.usage},
         },
         0,
     )
@@ -189,7 +189,9 @@ def _blocks(step: Step) -> Iterator[tuple[dict[str, Any], str, str, str]]:
         yield {"type": "text", "text": ""}, "text_delta", "text", step.text
     for call in step.tool:
         start = {"type": "tool_use", "id": f"toolu_{secrets.token_hex(12)}", "name": call.name, "input": {}}
-        yield start, "input_json_delta", "partial_json", msgspec.json.encode(call.input).decode()
+        text = msgspec.json.encode(call.input).decode()
+        cut = step.cut_tool and call is step.tool[-1]
+        yield start, "input_json_delta", "partial_json", text[: len(text) // 2] if cut else text
 
 
 def _tokens(text: str) -> int:

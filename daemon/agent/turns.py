@@ -8,7 +8,7 @@ import trio
 
 from daemon.agent.asking import Asking, BlockSink
 from daemon.agent.calling import INTERRUPTED, Calling
-from daemon.agent.conversation import Conversation
+from daemon.agent.conversation import Conversation, tool_result
 from daemon.agent.deltas import Deltas
 from daemon.agent.models import Models
 from daemon.agent.tools import Tools
@@ -22,6 +22,7 @@ from daemon.workspace.files import Workspace
 from daemon.workspace.pages import pages_in
 
 UNKNOWN = "unknown: the daemon ended while this ran; it may or may not have taken effect"
+CUT = "not run: your reply ran out of tokens in the middle of this call; make the call again with less in it, in several steps"
 
 
 class Agent:
@@ -113,20 +114,27 @@ class Agent:
 
     async def _rounds(self, turn: Turn) -> str:
         client = await self._models.client(self._settings.model)
+        cut = 0  # replies in a row that ended in the middle of a call
         for _ in range(self._config.max_rounds):
             if self._over_budget(turn):
                 return "budget"
             reply = await self._asking.reply(client, turn)
             turn.reply = None
+            if reply.stop_reason == "refusal":
+                return "refusal"  # said back, it would be refused again; what it called is not run
             self._conversation.add("assistant", reply.content())
             calls = reply.tool_calls()
             for call in calls:
                 await trio.lowlevel.checkpoint_if_cancelled()  # what will not be run is not shown either
-                turn.results.append(await self._calling.answer(turn, call))
-            if not calls:
-                return reply.stop_reason or "end_turn"
+                if call["id"] in reply.cut:
+                    turn.results.append(tool_result(call["id"], CUT, is_error=True))
+                else:
+                    turn.results.append(await self._calling.answer(turn, call))
             self._conversation.answer(turn.results, INTERRUPTED)
             turn.results = []
+            cut = cut + 1 if reply.cut else 0
+            if cut > self._config.max_cut_replies or not (calls or reply.stop_reason == "pause_turn"):
+                return reply.stop_reason or "end_turn"
         raise ModelError(
             f"the turn took more than {self._config.max_rounds} replies", error_type="max_rounds", retryable=False
         )
@@ -134,7 +142,7 @@ class Agent:
     def _over_budget(self, turn: Turn) -> bool:
         """Whether the session may ask the model no more; says so."""
         limit = self._settings.token_budget
-        used = sum(usage.input_tokens + usage.output_tokens for usage in (self._usage, turn.usage))
+        used = self._usage.counted + turn.usage.counted
         if limit is None or used < limit:
             return False
         self._journal.append("budget_reached", kind="tokens", limit=limit, used=used)

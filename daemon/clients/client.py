@@ -1,6 +1,6 @@
-"""One WebSocket: a task reads commands, one sends what the journal has, one asks whether the peer is still there.
+"""One WebSocket: a task reads commands and asks whether the peer is still there, another sends what the journal has.
 
-Any of them ending ends the connection. The sender is a cursor into the journal, so replay and live are the same line, and a
+Either of them ending ends the connection. The sender is a cursor into the journal, so replay and live are the same line, and a
 slow client delays nobody.
 """
 
@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
@@ -19,7 +20,7 @@ from daemon.clients.stream import ClientStream
 from daemon.config import Config
 from daemon.errors import CallerError
 from daemon.journal.cursor import Cursor, EndOfJournal
-from daemon.journal.frames import close_frame
+from daemon.journal.frames import PING, close_frame
 from daemon.journal.journal import Frames, Gap, Journal
 from daemon.journal.present import Present
 from daemon.journal.segment import Stored
@@ -109,7 +110,6 @@ class _Conversation:
     async def run(self, place: Place) -> None:
         """Speak until the end."""
         self._nursery.start_soon(self._until_done, self._receive)
-        self._nursery.start_soon(self._until_done, self._keep_alive)
         await self._until_done(partial(self._send, place))
 
     async def _until_done(self, task: Callable[[], Awaitable[Close | None]]) -> None:
@@ -162,9 +162,24 @@ class _Conversation:
             first += journal.live_frame("replay_reset", reason=reset, epoch=journal.epoch)
         return first
 
-    async def _receive(self) -> None:
+    async def _receive(self) -> Close:
+        """Carry out what comes; where nothing comes, ask whether the peer is there. Whatever it sends then is an answer."""
+        stream, config = self._stream, self._audience.config
+        asked, answer_by = -inf, inf  # how long ago it was heard when it was last asked
         while True:
-            await self._say(self._answer(await self._ws.get_message()))
+            heard, message = stream.heard, None
+            with trio.move_on_at(answer_by if heard == asked else heard + config.ping_interval):
+                message = await self._ws.get_message()
+            if message is not None:
+                await self._say(self._answer(message))
+            elif stream.heard > heard:  # a part of a message, or a pong
+                continue
+            elif heard == asked:
+                return Close(TOO_SLOW, "no answer to a ping")
+            else:
+                asked = heard
+                await self._say(PING)
+                answer_by = trio.current_time() + config.pong_deadline
 
     def _answer(self, message: str | bytes) -> bytes:
         """Carry out a frame; what is said to it."""
@@ -176,15 +191,6 @@ class _Conversation:
             return journal.live_frame("ack", **carry_out(command, self._audience.commands, client.client_id))
         except CallerError as error:
             return journal.live_frame("error", code=error.code, detail=error.detail)
-
-    async def _keep_alive(self) -> Close:
-        config = self._audience.config
-        while True:
-            await trio.sleep(config.ping_interval)
-            with trio.move_on_after(config.pong_deadline) as waiting:
-                await self._ws.ping()
-            if waiting.cancelled_caught:
-                return Close(TOO_SLOW, "no answer to a ping")
 
 
 def _frames(chunk: Frames | Stored | Gap, journal: Journal) -> bytes | Stored:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from math import inf
 
 import trio
 
@@ -34,6 +35,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
         self._lock = trio.StrictFIFOLock()
         self._ahead = b""
         self._broken = False
+        self.heard = -inf  # when the peer last sent anything
         self._closed = False
         self._close_sent = False
 
@@ -59,6 +61,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
             raise
         if not data:
             self.on_end()
+        self.heard = trio.current_time()
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:  # noqa: D102

@@ -8,6 +8,7 @@ import struct
 
 import msgspec
 
+PING = b"\x89\x00"  # without a payload
 _TEXT_FIN = 0x81
 _CLOSE_FIN = 0x88
 _SHORT = struct.Struct("!BB")

@@ -21,7 +21,7 @@ from daemon.journal.journal import Journal
 from daemon.journal.present import Present
 from daemon.journal.store import Store
 from daemon.log import log
-from daemon.services import open_services
+from daemon.services import Services, open_services
 from daemon.sessions.lifecycle import Reason
 from daemon.sessions.recovery import open_proven
 from daemon.sessions.session import Session
@@ -71,7 +71,7 @@ async def open_session(
                         config=config,
                     )
                     session.opened(tunnel)
-                    services.start_soon(_follow, session, tunnel, port, config)
+                    _Follower(session, tunnel, port, services, config).follow()
                     session.agent.announce_preview()
                     yield session
                 except Exception as error:
@@ -105,17 +105,32 @@ async def _check(session: Session, port: Port, url: str, config: Config) -> None
     await verify(f"{url}/health", expected, headers=headers, deadline=config.verify_deadline)
 
 
-async def _follow(session: Session, tunnel: Tunnel, port: Port, config: Config) -> None:
-    """Tell what becomes of the URL; without one the session cannot go on."""
-    try:
-        while True:
-            change = await tunnel.next_change()
-            if isinstance(change, Restored):
-                await _check(session, port, change.new, config)
-            session.tunnel_changed(change)
-    except TunnelError as error:
-        session.fail(error)
-        session.scope.cancel()
+class _Follower:
+    """Tells a session what becomes of its URL; a task for as long as there is something to tell."""
+
+    def __init__(self, session: Session, tunnel: Tunnel, port: Port, services: Services, config: Config) -> None:
+        self._session = session
+        self._tunnel = tunnel
+        self._port = port
+        self._services = services
+        self._config = config
+
+    def follow(self) -> None:
+        """From now on, and what has happened already."""
+        self._tunnel.on_change = bool
+        self._services.start_soon(self._tell)
+
+    async def _tell(self) -> None:
+        session = self._session
+        try:
+            while (change := self._tunnel.take_change()) is not None:
+                if isinstance(change, Restored):
+                    await _check(session, self._port, change.new, self._config)
+                session.tunnel_changed(change)
+            self._tunnel.on_change = self.follow
+        except TunnelError as error:  # without a URL it cannot go on
+            session.fail(error)
+            session.scope.cancel()
 
 
 async def _farewell(session: Session, journal: Journal, hub: Hub, grace: float) -> None:

@@ -16,7 +16,7 @@ from daemon.journal.store import Store
 from daemon.log import log
 from daemon.occupancy import Occupancy
 from daemon.sessions.lifecycle import STEP_OF, TRANSITIONS, Phase, Reason, Status, Step, advance, shown
-from daemon.sessions.mailbox import Mailbox, check_prompt
+from daemon.sessions.mailbox import Mailbox, Prompt, check_prompt
 from daemon.sessions.record import Failure, Record, SessionView, view_of
 from tunnel import Lost, Restored, Tunnel, TunnelError, websocket_url
 
@@ -139,12 +139,8 @@ class Session:
         assert self.journal is not None
         assert self.agent is not None
         while True:
-            idle = self._config.idle_timeout or float("inf")
-            with trio.move_on_after(idle) as waiting:
-                prompt = await self.mailbox.next()
-            if waiting.cancelled_caught:
-                if len(self.mailbox):  # accepted at the very end of the wait
-                    continue
+            prompt = await self._next_prompt()
+            if prompt is None:
                 self._end(Reason.idle, None)
                 return
             self._store.start_message(self.session_id, prompt.message_id)
@@ -159,6 +155,14 @@ class Session:
                 self.mailbox.current = None
             self.save()
             self.journal.append("ready_for_input", turn=self.record.turn, queued_prompts=len(self.mailbox))
+
+    async def _next_prompt(self) -> Prompt | None:
+        """The next prompt; None where none has come for too long."""
+        if not self._config.idle_timeout:
+            return await self.mailbox.next()
+        with trio.move_on_after(self._config.idle_timeout):
+            return await self.mailbox.next()
+        return await self.mailbox.next() if len(self.mailbox) else None  # one accepted at the very end of the wait
 
     def save(self) -> None:
         """Keep the record as it is now."""

@@ -546,13 +546,29 @@ async def test_a_client_that_does_not_answer_a_ping_is_closed_with_4001(room, au
         await room.hub.drain()
 
 
-async def test_a_wrong_pong_does_not_count(room, autojump_clock):
-    async with room.connection() as stream:
-        client = RawClient(stream)
-        await client.open(room.path())
-        await client.until(wsproto.events.Ping)
-        await client.send(wsproto.events.Pong(payload=b"wrong"))
-        assert (await client.until(wsproto.events.CloseConnection)).code == 4001
+@pytest.mark.parametrize(
+    "sign",
+    [
+        wsproto.events.Pong(),
+        wsproto.events.Pong(payload=b"another"),
+        wsproto.events.Ping(),
+        wsproto.events.TextMessage(data="{", message_finished=False),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+async def test_whatever_a_client_sends_shows_that_it_is_there_until_it_is_asked_again(tmp_path, autojump_clock, sign):
+    with open_room(tmp_path) as room, trio.fail_after(120):
+        async with room.connection() as stream:
+            client, config = RawClient(stream), room.config
+            await client.open(room.path())
+            await client.until(wsproto.events.Ping)
+            await trio.sleep(config.pong_deadline / 2)
+            begun = trio.current_time()
+            await client.send(sign)
+            await client.until(wsproto.events.Ping)
+            assert trio.current_time() - begun == config.ping_interval
+            assert (await client.until(wsproto.events.CloseConnection)).code == 4001
+            assert trio.current_time() - begun == config.ping_interval + config.pong_deadline
 
 
 async def test_a_clients_ping_is_answered_by_a_pong(room):

@@ -193,29 +193,25 @@ def _listen(address: str, port: int) -> trio.socket.SocketType:
     return trio.socket.from_stdlib_socket(listener)
 
 
+async def make_certificate(folder: Path, addresses: list[str]) -> Path:
+    """A self-signed certificate for addresses, with its key in the same file."""
+    certificate, key = folder / "edge.pem", folder / "key.pem"
+    alternatives = ",".join(f"IP:{address}" for address in addresses)
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=edge", "-addext", f"subjectAltName={alternatives}"]
+    command += ["-keyout", str(key), "-out", str(certificate)]
+    await trio.to_thread.run_sync(partial(subprocess.run, command, check=True, capture_output=True))
+    certificate.write_text(certificate.read_text() + key.read_text())
+    return certificate
+
+
 @asynccontextmanager
 async def open_edge(folder: Path, *, tls: bool, names: int) -> AsyncIterator[Edge]:
     """An edge with so many names and, with `tls`, a certificate for all of them."""
     addresses = [f"127.{random.randint(1, 254)}.{random.randint(1, 254)}.{number % 250 + 2}" for number in range(names)]
     certificate = None
     if tls:
-        certificate = folder / "edge.pem"
-        alternatives = ",".join(f"IP:{address}" for address in addresses)
-        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        command += [
-            "-days",
-            "2",
-            "-subj",
-            "/CN=edge",
-            "-addext",
-            f"subjectAltName={alternatives}",
-            "-keyout",
-            str(folder / "key.pem"),
-        ]
-        await trio.to_thread.run_sync(
-            partial(subprocess.run, [*command, "-out", str(certificate)], check=True, capture_output=True)
-        )
-        certificate.write_text(certificate.read_text() + (folder / "key.pem").read_text())
+        certificate = await make_certificate(folder, addresses)
     probe = _listen(addresses[0], 0)
     port = probe.getsockname()[1]
     probe.close()

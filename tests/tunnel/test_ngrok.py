@@ -172,7 +172,7 @@ async def test_agent_ends_by_itself_when_its_starter_is_killed(tmp_path) -> None
             began = trio.current_time()
             os.close(fd)  # what the kernel does for a process that is gone
             await run.wait()
-            assert trio.current_time() - began < 1
+            assert trio.current_time() - began < 5
         while leash.running():
             await trio.sleep(0.02)
 

@@ -71,7 +71,7 @@ class Edge:
 
 
 async def ask(url: str, *, deadline: float = 5.0, pause: float = 0.01) -> None:
-    with trio.fail_after(deadline + 5):
+    with trio.fail_after(deadline + 250):  # a clock that runs fast makes a stall of the machine long
         await verify(url, MARK, headers={}, deadline=deadline, pause=pause)
 
 
