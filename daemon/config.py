@@ -45,6 +45,14 @@ class Config:
         1.0, "speed of the scripted model: 2 = twice as fast, 0 = without any wait", range=(0, 1000)
     )
     max_tokens: int = setting(16_000, "output tokens of one model reply at the most", range=(1, 1_000_000))
+    thinking: str = setting("auto", "how the model thinks: auto (its own way), off, adaptive, or a budget of tokens")
+    system_file: Path | None = setting(None, "a text for the system prompt of sessions that name none of their own")
+    compaction: str = setting(
+        "auto",
+        "who shortens a context that grows too long: the API, or footlight where a prompt is refused (auto: the API, but "
+        "not behind ANTHROPIC_BASE_URL)",
+        choices=("auto", "api", "local"),
+    )
     sandbox: str = setting("bwrap", "what the agent's processes run in", choices=("bwrap", "none"))
     approval: str = setting("auto", "whether tool calls wait for a person", choices=("auto", "ask"))
     session_timeout: float = setting(3600.0, "seconds a session may live, 0 = no limit", range=(0, 31_536_000))
@@ -93,6 +101,9 @@ class Config:
     retry_first: float = 0.5  # the longest pause before the second try; it doubles with each
     retry_longest: float = 30.0  # a pause at the most, where the API asks for no longer one
     model_linger: float = 0.5  # a reply is complete, but its connection, to be used again, is not at its end
+    context_trigger: int = 120_000  # tokens of input from which on the API leaves out old tool calls
+    context_keep: int = 6  # of the latest tool calls, which it keeps
+    context_clear: int = 30_000  # tokens that it leaves out at once: each time, the prompt cache is lost
 
     # Bounds.
     max_body: int = MB  # of an API request

@@ -43,6 +43,7 @@ LINES = {
     "tunnel_stale": "[API] Tunnel: ended {processes} process(es) of an ngrok agent that an earlier daemon left behind",
     "interrupted_found": "[API] Session {session_id} was interrupted by the end of an earlier daemon",
     "shutdown": "[API] Shutting down: {sessions} session(s) to end within {grace} s",
+    "no_key": "[API] WARNING: no ANTHROPIC_API_KEY is set: sessions with the model {model} are refused",
     "scripted": "[API] The model is scripted: no account is used",
 }
 

@@ -7,11 +7,14 @@ from typing import Any
 
 import trio
 
+from daemon.agent.compaction import share_over
 from daemon.agent.conversation import Conversation
 from daemon.agent.deltas import Deltas
-from daemon.agent.model_errors import connection_errors, error_in_stream, model_error
+from daemon.agent.model_errors import TOO_LONG, connection_errors, error_in_stream, model_error
 from daemon.agent.prompt import system_prompt
 from daemon.agent.reply import Reply
+from daemon.agent.request import context_edits, request
+from daemon.agent.scripted import SCRIPTED
 from daemon.agent.sse import Events
 from daemon.agent.tools import definitions
 from daemon.agent.turn import Turn
@@ -33,6 +36,7 @@ class Asking:
         deltas: Deltas,
         conversation: Conversation,
         settings: Settings,
+        system: str | None,
         preview_url: str,
         config: Config,
     ) -> None:
@@ -40,6 +44,7 @@ class Asking:
         self._deltas = deltas
         self._conversation = conversation
         self._settings = settings
+        self._system = system  # where the session has none of its own
         self._preview_url = preview_url
         self._config = config
 
@@ -49,16 +54,20 @@ class Asking:
         Tools are the caller's, after the end: no try has any effect but text, which is withdrawn.
         """
         backoff = Backoff(self._config.retry_first, self._config.retry_longest)
-        attempt, gives_up = 1, inf
+        attempt, failures, gives_up = 1, 0, inf
         while True:
             block = turn.blocks
             try:
                 return await self._try(client, turn)
             except ModelError as error:
                 attempt += 1
+                if error.code == TOO_LONG and self._conversation.compact(share_over(error.detail)):
+                    self._withdraw(turn, attempt, error.code, block)
+                    continue
+                failures += 1
                 gives_up = min(gives_up, trio.current_time() + self._config.model_patience)
                 pause = max(backoff.next(), error.retry_after)
-                too_late = attempt > self._config.model_retries + 1 or trio.current_time() + pause > gives_up
+                too_late = failures > self._config.model_retries or trio.current_time() + pause > gives_up
                 if too_late or not error.retryable:
                     raise
                 self._withdraw(turn, attempt, error.code, block)
@@ -75,14 +84,7 @@ class Asking:
         reply = turn.reply = Reply(BlockSink(self._journal, self._deltas, turn))
         try:
             with trio.fail_after(self._config.event_deadline) as silence:
-                stream = await client.messages.create(
-                    model=self._settings.model,
-                    max_tokens=self._config.max_tokens,
-                    system=system_prompt(self._preview_url, self._settings.system),
-                    messages=self._conversation.messages,
-                    tools=definitions(),
-                    stream=True,
-                )
+                stream = await self._send(client)
                 async with stream, aclosing(stream.response.aiter_bytes()) as received:
                     await self._read(received, reply, silence)
         except Exception as error:
@@ -98,6 +100,20 @@ class Asking:
         if not reply.complete:  # a clean end of the connection raises nothing (D13)
             raise ModelError("the model's answer was cut short", error_type="stream_cut", retryable=True)
         return reply
+
+    async def _send(self, client: Any) -> Any:
+        model, system = self._settings.model, self._settings.system
+        asked = request(
+            self._config,
+            model=model,
+            system=system_prompt(self._preview_url, self._system if system is None else system),
+            messages=self._conversation.told,
+            tools=definitions(),
+        )
+        own_api = model != SCRIPTED and self._config.anthropic_base_url is None
+        if self._config.compaction == "api" or (self._config.compaction == "auto" and own_api):
+            return await client.beta.messages.create(**asked, **context_edits(self._config))
+        return await client.messages.create(**asked)
 
     async def _read(self, received: AsyncIterator[bytes], reply: Reply, silence: trio.CancelScope) -> None:
         """Feed the reply; only what is said renews the deadline, a ping does not."""

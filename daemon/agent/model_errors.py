@@ -8,6 +8,7 @@ import trio
 
 from daemon.errors import ModelError
 
+TOO_LONG = "prompt_too_long"
 # Error types that another try may help.
 _PASSING = {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
 
@@ -19,6 +20,8 @@ def model_error(error: Exception) -> ModelError | None:
 
     if isinstance(error, anthropic.APIStatusError):
         kind, message = _told(error.body, error.message)
+        if error.status_code == 400 and "prompt is too long" in message:
+            kind = TOO_LONG
         headers = error.response.headers
         retryable = error.status_code in {408, 409, 429} or error.status_code >= 500 or kind == "overloaded_error"
         retryable = {"true": True, "false": False}.get(headers.get("x-should-retry", ""), retryable)

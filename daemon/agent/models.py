@@ -8,22 +8,22 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from daemon.agent.model_errors import model_error
 from daemon.agent.script import Script, load_script
-from daemon.agent.scripted import open_scripted_model
+from daemon.agent.scripted import SCRIPTED, open_scripted_model
 from daemon.agent.tools import definitions
 from daemon.config import Config
-from daemon.errors import CallerError, ModelError
+from daemon.errors import CallerError, ConfigError, ModelError
 from daemon.services import Services, open_services
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
-SCRIPTED = "scripted"
 _CHECK_DEADLINE = 15.0  # s
 
 
@@ -40,6 +40,7 @@ class Models:
         self._config = config
         self._services = services
         self._script: Script | None = load_script(config.script) if config.script or config.model == SCRIPTED else None
+        self.system = _text_of(config.system_file)
         self._clients: dict[str, AsyncAnthropic] = {}
         self._lock = trio.Lock()
 
@@ -112,6 +113,13 @@ class Models:
             await client.close()
 
 
+def _text_of(path: Path | None) -> str | None:
+    try:
+        return None if path is None else path.read_text()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--system-file {path} cannot be used: {error}") from None
+
+
 @asynccontextmanager
 async def open_models(config: Config) -> AsyncIterator[Models]:
     """The models of one daemon. Leaving closes clients and ends the scripted model."""
@@ -122,3 +130,6 @@ async def open_models(config: Config) -> AsyncIterator[Models]:
         finally:
             with trio.move_on_after(1, shield=True):
                 await models.aclose()
+
+
+__all__ = ["SCRIPTED", "Models", "open_models"]

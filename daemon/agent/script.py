@@ -79,6 +79,7 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     turn: list[Turn]
     description: str = ""
+    context_window: Count | None = None  # tokens of a conversation; a longer one is refused
     pace: Pace = msgspec.field(default_factory=Pace)
 
 

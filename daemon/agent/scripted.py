@@ -19,6 +19,7 @@ import trio
 from daemon.agent.script import Fault, Script, Step, answer
 from daemon.serving import Server, open_listeners, port_of
 
+SCRIPTED = "scripted"  # the name of the model
 _MAX_REQUEST = 64 << 20  # bytes: a long conversation with its files
 _CHARACTERS_PER_TOKEN = 4
 _PING_INTERVAL = 0.05  # s
@@ -71,6 +72,15 @@ class ScriptedModel:
             await send(
                 h11.Response(status_code=400, headers=_JSON),
                 h11.Data(data=_error("invalid_request_error")),
+                h11.EndOfMessage(),
+            )
+            return
+        told = _tokens(_bare(request["messages"]))
+        if self._script.context_window is not None and told > self._script.context_window:
+            message = f"prompt is too long: {told} tokens > {self._script.context_window} maximum"
+            await send(
+                h11.Response(status_code=400, headers=_JSON),
+                h11.Data(data=_error("invalid_request_error", message)),
                 h11.EndOfMessage(),
             )
             return
@@ -143,7 +153,7 @@ def _events(step: Step, request: dict[str, Any], chunk: int) -> Iterator[Event]:
         "content": [],
         "model": request.get("model"),
     }
-    usage = {"input_tokens": _tokens(msgspec.json.encode(request["messages"]).decode()), "output_tokens": 1}
+    usage = {"input_tokens": _tokens(_bare(request["messages"])), "output_tokens": 1}
     yield (
         {"type": "message_start", "message": {**message, "stop_reason": None, "stop_sequence": None, "usage": usage}},
         0,
@@ -194,6 +204,11 @@ def _blocks(step: Step) -> Iterator[tuple[dict[str, Any], str, str, str]]:
         yield start, "input_json_delta", "partial_json", text[: len(text) // 2] if cut else text
 
 
+def _bare(messages: list[dict[str, Any]]) -> str:
+    """Without the marks of the prompt cache, which are no text."""
+    return msgspec.json.encode(messages).decode().replace(',"cache_control":{"type":"ephemeral"}', "")
+
+
 def _tokens(text: str) -> int:
     return -(-len(text) // _CHARACTERS_PER_TOKEN)
 
@@ -203,8 +218,8 @@ def _sse(event: dict[str, Any]) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(event) + b"\n\n"
 
 
-def _error(kind: str) -> bytes:
-    return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": "the script says so"}})
+def _error(kind: str, message: str = "the script says so") -> bytes:
+    return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
 
 
 async def open_scripted_model(

@@ -8,6 +8,7 @@ import trio
 
 from daemon.agent.asking import Asking, BlockSink
 from daemon.agent.calling import INTERRUPTED, Calling
+from daemon.agent.compaction import share_over
 from daemon.agent.conversation import Conversation, tool_result
 from daemon.agent.deltas import Deltas
 from daemon.agent.models import Models
@@ -59,6 +60,7 @@ class Agent:
             deltas=self.deltas,
             conversation=conversation,
             settings=settings,
+            system=models.system,
             preview_url=preview_url,
             config=config,
         )
@@ -123,6 +125,8 @@ class Agent:
             if reply.stop_reason == "refusal":
                 return "refusal"  # said back, it would be refused again; what it called is not run
             self._conversation.add("assistant", reply.content())
+            if reply.stop_reason == "model_context_window_exceeded":
+                self._conversation.compact(share_over(""))  # there is room for what comes next
             calls = reply.tool_calls()
             for call in calls:
                 await trio.lowlevel.checkpoint_if_cancelled()  # what will not be run is not shown either
