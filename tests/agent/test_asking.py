@@ -9,6 +9,8 @@ import msgspec
 import pytest
 import trio
 
+from daemon.agent.script import load_script
+from daemon.agent.scripted import ScriptedModel
 from tests.agent.stage import Play, check_conversation, open_stage
 from tests.support import kinds
 
@@ -162,3 +164,108 @@ async def test_reply_is_over_with_its_last_event_though_the_connection_stays_ope
         assert kinds(events) == ["turn_start", "claude_text", "turn_complete"]
         assert events[-1]["data"]["duration_ms"] < 5000
         nursery.cancel_scope.cancel()
+
+
+# --- a context that grows too long
+
+LONG = """
+context_window = {window}
+[[turn]]
+pattern = "build"
+""" + "".join(
+    f"""
+[[turn.step]]
+[[turn.step.tool]]
+name = "write"
+input = {{{{ file_path = "{number}.txt", content = "{"x" * 2000}" }}}}
+"""
+    for number in range(6)
+)
+LONG += '[[turn.step]]\ntext = "Built."\n[[turn]]\n[[turn.step]]\ntext = "Fine."\n'
+
+
+async def test_context_that_is_too_long_is_shortened_and_the_turn_goes_on(tmp_path):
+    script = 'name = "long"\n' + LONG.format(window=1500)
+    async with open_stage(tmp_path, script) as stage, stage.play() as play:
+        events = await play.prompt("build it")
+        assert events[-1]["data"]["stop_reason"] == "end_turn"
+        assert len(play.workspace.files()) == kinds(events).count("claude_tool_use") == 6
+        retries = play.of("turn_retry")
+        assert {(retry["reason"], *retry["blocks"]) for retry in retries} == {("prompt_too_long",)}
+        assert play.conversation.told[0] == play.conversation.messages[0]  # the task
+        check_conversation(play.conversation.told)
+        whole = [
+            block["input"]["content"] for message in play.kept() for block in message["content"] if "input" in block
+        ]
+        assert whole == ["x" * 2000] * 6  # what is kept stays whole
+    async with open_stage(tmp_path, script) as stage, stage.play() as play:  # opened again
+        play.turns = 1
+        events = await play.prompt("more")
+        assert events[-1]["data"]["stop_reason"] == "end_turn"
+
+
+async def test_context_of_which_nothing_can_go_ends_the_turn(tmp_path):
+    async with open_stage(tmp_path, 'name = "long"\n' + LONG.format(window=5)) as stage, stage.play() as play:
+        events = await play.prompt("build it")
+        assert kinds(events) == ["turn_start", "agent_error", "turn_complete"]
+        assert (events[1]["data"]["error_type"], events[1]["data"]["retryable"]) == ("prompt_too_long", False)
+
+
+# --- a gateway
+
+
+@asynccontextmanager
+async def open_gateway(folder) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """The scripted model where a gateway would be: its URL with a path, and the heads of what it was asked."""
+    path = folder / "gateway.toml"
+    path.write_text('name = "gateway"\n[[turn]]\n[[turn.step]]\ntext = "Hello."')
+    model, heads = ScriptedModel(load_script(path), 0), []
+
+    class Heard:
+        def __init__(self, stream: trio.SocketStream) -> None:
+            self._stream = stream
+
+        async def receive_some(self, most: int) -> bytes:
+            data = await self._stream.receive_some(most)
+            heads.append(bytes(data))
+            return bytes(data)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._stream, name)
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            await model.handle(Heard(stream))  # type: ignore[arg-type]
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/anthropic", heads
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("compaction", "beta"), [("auto", False), ("local", False), ("api", True)])
+async def test_gateway_is_asked_by_its_path_with_the_key(tmp_path, compaction, beta):
+    (tmp_path / "system.txt").write_text("Speak plainly.")
+    async with open_gateway(tmp_path) as (url, heads):
+        settings = {"anthropic_api_key": "sk-gate", "anthropic_base_url": url, "system_file": tmp_path / "system.txt"}
+        settings |= {"compaction": compaction, "thinking": "adaptive", "max_tokens": 999}
+        async with playing(tmp_path, 'kind = "cut"', **settings) as play:
+            play.settings.model = "claude-x"
+            events = await play.prompt("go")
+            assert events[-1]["data"]["stop_reason"] == "end_turn"
+            head, _, body = b"".join(heads).partition(b"\r\n\r\n")
+            assert head.startswith((b"POST /anthropic/v1/messages ", b"POST /anthropic/v1/messages?beta=true "))
+            sent = (head.lower() + b"\r\n").split(b"\r\n")  # how the key is sent is the SDK's: 2.13 sends it as bearer
+            assert {b"x-api-key: sk-gate", b"authorization: bearer sk-gate"} & {*sent}
+            assert (b"context-management-2025-06-27" in head) is beta
+            asked = msgspec.json.decode(body)
+            assert ("context_management" in asked) is beta
+            assert (asked["model"], asked["max_tokens"]) == ("claude-x", 999)
+            assert asked["thinking"]["type"] == "adaptive"
+            assert "Speak plainly." in asked["system"][0]["text"]
+            heads.clear()
+            play.settings.system = "My own."  # of this session
+            await play.prompt("again")
+            asked = msgspec.json.decode(b"".join(heads).partition(b"\r\n\r\n")[2])
+            assert "My own." in asked["system"][0]["text"]
+            assert "Speak plainly." not in asked["system"][0]["text"]

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import anthropic
 import msgspec
@@ -12,6 +12,7 @@ import trio
 
 from daemon.agent.models import SCRIPTED, open_models
 from daemon.agent.tools import definitions
+from daemon.config import Config
 from daemon.errors import CallerError, ConfigError
 from daemon.testing import test_config as make_config
 from tests.agent.stage import open_stage
@@ -132,3 +133,15 @@ async def test_bad_script_is_found_at_the_start(tmp_path):
         async with open_models(make_config(tmp_path, script=tmp_path / "bad.toml")):
             pass
     assert group.group_contains(ConfigError)
+
+
+def test_default_model_is_known_to_the_sdk():
+    named, _ = get_args(anthropic.types.Model)
+    assert Config().model in get_args(named)
+
+
+async def test_system_file_that_cannot_be_read_is_found_at_the_start(tmp_path):
+    with pytest.raises(ExceptionGroup) as group:
+        async with open_models(make_config(tmp_path, system_file=tmp_path / "none")):
+            pass
+    assert group.group_contains(ConfigError, match="--system-file")
