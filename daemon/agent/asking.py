@@ -119,13 +119,16 @@ class Asking:
         """Feed the reply; only what is said renews the deadline, a ping does not."""
         stream = Events()
         async for data in received:
+            heard = False
             for event in stream.feed(data):
                 kind = event["type"]
                 if kind == "error":
                     raise error_in_stream(event)
                 if kind != "ping" and not reply.complete:
                     reply.feed(event)
-                    silence.deadline = trio.current_time() + self._config.event_deadline
+                    heard = True
+            if heard:  # once for all that came together: a deadline costs as much as an event
+                silence.deadline = trio.current_time() + self._config.event_deadline
             if reply.complete:
                 # The end of the body, mostly in the same bytes: only then can the connection be used again.
                 with trio.move_on_after(self._config.model_linger), suppress(*connection_errors()):
