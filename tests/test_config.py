@@ -60,6 +60,7 @@ def test_settings_hold_what_the_contract_names():
     choices = {field.name: field.metadata["choices"] for field in SETTINGS if "choices" in field.metadata}
     assert choices == {
         "tunnel": ("auto", "ngrok", "ngrok-shared", "static", "local"),
+        "compaction": ("auto", "api", "local"),
         "sandbox": ("bwrap", "none"),
         "approval": ("auto", "ask"),
         "log_format": ("text", "json"),
