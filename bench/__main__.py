@@ -17,6 +17,7 @@ TABLES = (
     "idle",
     "api",
     "tunnel",
+    "model",
 )  # modules of this folder, in the order they are shown
 
 

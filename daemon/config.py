@@ -46,6 +46,14 @@ class Config:
         1.0, "speed of the scripted model: 2 = twice as fast, 0 = without any wait", range=(0, 1000)
     )
     max_tokens: int = setting(16_000, "output tokens of one model reply at the most", range=(1, 1_000_000))
+    thinking: str = setting("auto", "how the model thinks: auto (its own way), off, adaptive, or a budget of tokens")
+    system_file: Path | None = setting(None, "a text for the system prompt of sessions that name none of their own")
+    compaction: str = setting(
+        "auto",
+        "who shortens a context that grows too long: the API, or footlight where a prompt is refused (auto: the API, but "
+        "not behind ANTHROPIC_BASE_URL)",
+        choices=("auto", "api", "local"),
+    )
     sandbox: str = setting("bwrap", "what the agent's processes run in", choices=("bwrap", "none"))
     sandbox_network: bool = setting(
         False, "let the agent's commands reach the network, this machine's loopback and the daemon's own API included"
@@ -120,7 +128,14 @@ class Config:
 
     # The model.
     event_deadline: float = 120.0  # a stream that sends no event (pings do not count)
-    model_retries: int = 2  # of the SDK, before the first event
+    model_retries: int = 8  # more tries of one reply that did not come to its end
+    model_patience: float = 300.0  # after its first failure no try of a reply begins later than this
+    retry_first: float = 0.5  # the longest pause before the second try; it doubles with each
+    retry_longest: float = 30.0  # a pause at the most, where the API asks for no longer one
+    model_linger: float = 0.5  # a reply is complete, but its connection, to be used again, is not at its end
+    context_trigger: int = 120_000  # tokens of input from which on the API leaves out old tool calls
+    context_keep: int = 6  # of the latest tool calls, which it keeps
+    context_clear: int = 30_000  # tokens that it leaves out at once: each time, the prompt cache is lost
 
     # Bounds.
     max_body: int = MB  # of an API request
@@ -135,6 +150,7 @@ class Config:
     max_archive: int = 1 << 30  # a workspace that is sent as a ZIP
     max_tool_result: int = 64 * 1024  # characters that the model and the journal get of a tool's result
     max_rounds: int = 200  # model replies in one turn
+    max_cut_replies: int = 3  # in a row that ran out of tokens inside a tool call and are gone on from
     backlog: int = 1024  # connections the kernel holds until they are accepted
 
     @property

@@ -54,9 +54,10 @@ class ModelError(WorldError):
 
     code = "model_error"
 
-    def __init__(self, detail: str, *, error_type: str, retryable: bool) -> None:
+    def __init__(self, detail: str, *, error_type: str, retryable: bool, retry_after: float = 0.0) -> None:
         super().__init__(detail, code=error_type)
         self.retryable = retryable
+        self.retry_after = retry_after  # s: not before
 
 
 class Bug(FootlightError):

@@ -49,6 +49,7 @@ LINES = {
     "sandbox_network": "[API] WARNING: --sandbox-network: agents' commands reach the network and everything on this machine's "
     "loopback, this daemon's API included",
     "sandbox_unusable": "[API] WARNING: agents can run no commands here: {detail}",
+    "no_key": "[API] WARNING: no ANTHROPIC_API_KEY is set: sessions with the model {model} are refused",
     "scripted": "[API] The model is scripted: no account is used",
 }
 

@@ -16,6 +16,7 @@ import apsw
 import trio
 
 from daemon.agent.models import SCRIPTED, open_models
+from daemon.agent.request import thinking_of
 from daemon.api.app import build_app
 from daemon.api.guard import is_loopback
 from daemon.api.server import ApiConnections
@@ -119,6 +120,8 @@ async def run_daemon(config: Config, use: Callable[[Daemon], Awaitable[int]]) ->
             async with open_daemon(config) as daemon:
                 if config.model == SCRIPTED:
                     log.info("scripted")
+                elif not config.anthropic_api_key:
+                    log.warning("no_key", model=config.model)
                 with using:
                     code = await use(daemon)
                 log.info("shutdown", sessions=daemon.registry.counts()["sessions"], grace=f"{config.shutdown_grace:g}")
@@ -147,6 +150,7 @@ def check(config: Config) -> None:
     for origin in config.allow_origin:
         if not re.fullmatch(r"https?://[^/*\s]+", origin):
             raise ConfigError(f"--allow-origin {origin} is no origin; it looks like https://example.com, exactly")
+    thinking_of(config)
 
 
 @contextmanager

@@ -366,6 +366,6 @@ async def use(daemon):
     print("anthropic" in sys.modules, "hypercorn" in sys.modules, flush=True)
     os._exit(0)
 
-trio.run(run_daemon, Config(port=0, state_dir=Path(sys.argv[1])), use)
+trio.run(run_daemon, Config(port=0, anthropic_api_key="k", state_dir=Path(sys.argv[1])), use)
 """
     assert _child(code, str(tmp_path)) == ["False True"]

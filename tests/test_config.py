@@ -61,6 +61,7 @@ def test_settings_hold_what_the_contract_names():
     choices = {field.name: field.metadata["choices"] for field in SETTINGS if "choices" in field.metadata}
     assert choices == {
         "tunnel": ("auto", "ngrok", "ngrok-shared", "static", "local"),
+        "compaction": ("auto", "api", "local"),
         "sandbox": ("bwrap", "none"),
         "approval": ("auto", "ask"),
         "ask_for": ("bash", "read", "write", "edit", "glob", "grep", "preview_errors"),

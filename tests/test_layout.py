@@ -11,7 +11,10 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted(path.relative_to(ROOT) for top in ("daemon", "tunnel") for path in (ROOT / top).rglob("*.py"))
 
 PURE = {
+    "daemon.agent.compaction",
     "daemon.agent.prompt",
+    "daemon.agent.request",
+    "daemon.agent.sse",
     "daemon.api.guard",
     "daemon.clients.auth",
     "daemon.config",

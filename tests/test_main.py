@@ -1,3 +1,5 @@
+import io
+import logging
 import os
 import signal
 import socket
@@ -11,7 +13,8 @@ import trio
 from daemon.clients.follow import follow
 from daemon.config import Config
 from daemon.errors import ConfigError
-from daemon.main import check, lock_state_dir, open_daemon, run_daemon
+from daemon.log import configure
+from daemon.main import Daemon, check, lock_state_dir, open_daemon, run_daemon
 from daemon.sessions.registry import Asked
 from daemon.testing import test_config as make_config
 from tests.sessions.house import answers, journaled_until, nothing_left, write_script
@@ -237,6 +240,20 @@ async def test_cancelling_everything_around_a_daemon_tells_its_clients_and_leave
 
 
 # --- run_daemon
+
+
+@pytest.mark.parametrize(("key", "said"), [(None, True), ("sk-test", False)])
+async def test_missing_key_is_said_at_the_start(tmp_path, monkeypatch, key, said):
+    logger, out = logging.getLogger("footlight"), io.StringIO()
+    for name in ("handlers", "propagate", "level"):
+        monkeypatch.setattr(logger, name, getattr(logger, name))
+    configure("text", out=out)
+
+    async def use(_: Daemon) -> int:
+        return 0
+
+    await run_daemon(make_config(tmp_path, model="claude-x", anthropic_api_key=key), use)
+    assert ("WARNING: no ANTHROPIC_API_KEY is set" in out.getvalue()) is said
 
 
 async def test_run_daemon_returns_what_its_use_returned(config):

@@ -1,14 +1,21 @@
 """Asking the model for one reply, streamed: its blocks become deltas and events as they come."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from math import inf
 from typing import Any
 
 import trio
 
+from daemon.agent.compaction import share_over
 from daemon.agent.conversation import Conversation
 from daemon.agent.deltas import Deltas
-from daemon.agent.models import model_error
+from daemon.agent.model_errors import TOO_LONG, connection_errors, error_in_stream, model_error
 from daemon.agent.prompt import system_prompt
 from daemon.agent.reply import Reply
+from daemon.agent.request import context_edits, request
+from daemon.agent.scripted import SCRIPTED
+from daemon.agent.sse import Events
 from daemon.agent.tools import definitions
 from daemon.agent.turn import Turn
 from daemon.config import Config
@@ -16,6 +23,7 @@ from daemon.errors import ModelError
 from daemon.journal.journal import Journal
 from daemon.journal.present import Kind
 from daemon.sessions.record import Settings
+from tunnel.backoff import Backoff
 
 
 class Asking:
@@ -28,6 +36,7 @@ class Asking:
         deltas: Deltas,
         conversation: Conversation,
         settings: Settings,
+        system: str | None,
         preview_url: str,
         config: Config,
     ) -> None:
@@ -35,26 +44,49 @@ class Asking:
         self._deltas = deltas
         self._conversation = conversation
         self._settings = settings
+        self._system = system  # where the session has none of its own
         self._preview_url = preview_url
         self._config = config
 
     async def reply(self, client: Any, turn: Turn) -> Reply:
-        """One reply, streamed. `ModelError` where it does not come to its end."""
+        """One reply, asked for again where that may help. `ModelError` where it does not come to its end.
+
+        Tools are the caller's, after the end: no try has any effect but text, which is withdrawn.
+        """
+        backoff = Backoff(self._config.retry_first, self._config.retry_longest)
+        attempt, failures, gives_up = 1, 0, inf
+        while True:
+            block = turn.blocks
+            try:
+                return await self._try(client, turn)
+            except ModelError as error:
+                attempt += 1
+                if error.code == TOO_LONG and self._conversation.compact(share_over(error.detail)):
+                    self._withdraw(turn, attempt, error.code, block)
+                    continue
+                failures += 1
+                gives_up = min(gives_up, trio.current_time() + self._config.model_patience)
+                pause = max(backoff.next(), error.retry_after)
+                too_late = failures > self._config.model_retries or trio.current_time() + pause > gives_up
+                if too_late or not error.retryable:
+                    raise
+                self._withdraw(turn, attempt, error.code, block)
+            await trio.sleep(pause)
+
+    def _withdraw(self, turn: Turn, attempt: int, reason: str, block: int) -> None:
+        """What has been said since this block does not count; the open one is never written down."""
+        self._deltas.close()
+        turn.reply = None
+        blocks = list(range(block, turn.blocks))
+        self._journal.append("turn_retry", turn=turn.number, attempt=attempt, reason=reason, blocks=blocks)
+
+    async def _try(self, client: Any, turn: Turn) -> Reply:
         reply = turn.reply = Reply(BlockSink(self._journal, self._deltas, turn))
         try:
             with trio.fail_after(self._config.event_deadline) as silence:
-                stream = await client.messages.create(
-                    model=self._settings.model,
-                    max_tokens=self._config.max_tokens,
-                    system=system_prompt(self._preview_url, self._settings.system),
-                    messages=self._conversation.messages,
-                    tools=definitions(),
-                    stream=True,
-                )
-                async with stream:
-                    async for event in stream:
-                        silence.deadline = trio.current_time() + self._config.event_deadline
-                        reply.feed(event)
+                stream = await self._send(client)
+                async with stream, aclosing(stream.response.aiter_bytes()) as received:
+                    await self._read(received, reply, silence)
         except Exception as error:
             ours = model_error(error)
             if ours is None:
@@ -68,6 +100,41 @@ class Asking:
         if not reply.complete:  # a clean end of the connection raises nothing (D13)
             raise ModelError("the model's answer was cut short", error_type="stream_cut", retryable=True)
         return reply
+
+    async def _send(self, client: Any) -> Any:
+        model, system = self._settings.model, self._settings.system
+        asked = request(
+            self._config,
+            model=model,
+            system=system_prompt(self._preview_url, self._system if system is None else system),
+            messages=self._conversation.told,
+            tools=definitions(),
+        )
+        own_api = model != SCRIPTED and self._config.anthropic_base_url is None
+        if self._config.compaction == "api" or (self._config.compaction == "auto" and own_api):
+            return await client.beta.messages.create(**asked, **context_edits(self._config))
+        return await client.messages.create(**asked)
+
+    async def _read(self, received: AsyncIterator[bytes], reply: Reply, silence: trio.CancelScope) -> None:
+        """Feed the reply; only what is said renews the deadline, a ping does not."""
+        stream = Events()
+        async for data in received:
+            heard = False
+            for event in stream.feed(data):
+                kind = event["type"]
+                if kind == "error":
+                    raise error_in_stream(event)
+                if kind != "ping" and not reply.complete:
+                    reply.feed(event)
+                    heard = True
+            if heard:  # once for all that came together: a deadline costs as much as an event
+                silence.deadline = trio.current_time() + self._config.event_deadline
+            if reply.complete:
+                # The end of the body, mostly in the same bytes: only then can the connection be used again.
+                with trio.move_on_after(self._config.model_linger), suppress(*connection_errors()):
+                    async for _ in received:
+                        pass
+                return
 
 
 class BlockSink:

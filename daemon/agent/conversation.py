@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from daemon.agent.compaction import compacted
 from daemon.journal.store import Store
 
 _Block = dict[str, Any]
@@ -12,6 +13,7 @@ class Conversation:
 
     def __init__(self, store: Store, session_id: str) -> None:
         self.messages: list[dict[str, Any]] = store.conversation(session_id)
+        self.told = [*self.messages]  # what the model is told of them
         self._store = store
         self._session_id = session_id
 
@@ -20,6 +22,13 @@ class Conversation:
         if content:
             self._store.add_message(self._session_id, len(self.messages), {"role": role, "content": content})
             self.messages.append({"role": role, "content": content})
+            self.told.append(self.messages[-1])
+
+    def compact(self, share: float) -> bool:
+        """Tell the model that share less from now on; whether anything could be left out. What is kept stays whole."""
+        shorter = compacted(self.told, share)
+        self.told = shorter or self.told
+        return shorter is not None
 
     def unanswered(self) -> list[_Block]:
         """The tool calls of the last message, which must be answered before anything else is said."""

@@ -8,24 +8,23 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from daemon.agent.model_errors import model_error
 from daemon.agent.script import Script, load_script
-from daemon.agent.scripted import open_scripted_model
+from daemon.agent.scripted import SCRIPTED, open_scripted_model
 from daemon.agent.tools import definitions
 from daemon.config import Config
-from daemon.errors import CallerError, ModelError
+from daemon.errors import CallerError, ConfigError, ModelError
 from daemon.services import Services, open_services
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
-SCRIPTED = "scripted"
 _CHECK_DEADLINE = 15.0  # s
-# Error types that another try may help.
-_PASSING = {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
 
 
 async def _import_sdk() -> None:
@@ -41,6 +40,7 @@ class Models:
         self._config = config
         self._services = services
         self._script: Script | None = load_script(config.script) if config.script or config.model == SCRIPTED else None
+        self.system = _text_of(config.system_file)
         self._clients: dict[str, AsyncAnthropic] = {}
         self._lock = trio.Lock()
 
@@ -80,7 +80,7 @@ class Models:
                             trust_env=False, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
                         ),
                     }
-                make = partial(anthropic.AsyncAnthropic, **options, max_retries=self._config.model_retries)
+                make = partial(anthropic.AsyncAnthropic, **options, max_retries=0)  # asking.py tries again
                 self._clients[place] = await trio.to_thread.run_sync(make)  # reads the system's certificates: 0.1 s
             return self._clients[place]
 
@@ -113,29 +113,11 @@ class Models:
             await client.close()
 
 
-def model_error(error: Exception) -> ModelError | None:
-    """An error of the SDK or of its connection as ours; None for any other."""
-    import anthropic  # noqa: PLC0415
-    import httpx2  # noqa: PLC0415
-
-    if isinstance(error, anthropic.APIStatusError):
-        body: Any = error.body
-        inner = body.get("error") if isinstance(body, dict) else None
-        kind = inner.get("type", "api_error") if isinstance(inner, dict) else "api_error"
-        message = inner.get("message", error.message) if isinstance(inner, dict) else error.message
-        if error.status_code < 400:  # it came in the stream
-            return ModelError(message, error_type=kind, retryable=kind in _PASSING)
-        retryable = error.status_code in {408, 409, 429} or error.status_code >= 500 or kind == "overloaded_error"
-        return ModelError(f"{error.status_code}: {message}", error_type=kind, retryable=retryable)
-    if isinstance(error, (anthropic.APIConnectionError, httpx2.HTTPError)):
-        return ModelError(f"the connection to the model failed: {error}", error_type="connection_error", retryable=True)
-    if isinstance(error, anthropic.AnthropicError):
-        return ModelError(str(error), error_type="api_error", retryable=False)
-    if isinstance(error, (ValueError, KeyError, AttributeError, TypeError, RecursionError)):
-        return ModelError(f"the model's answer is malformed: {error!r}", error_type="malformed_answer", retryable=True)
-    if isinstance(error, trio.TooSlowError):
-        return ModelError("the model fell silent", error_type="silence", retryable=True)
-    return None
+def _text_of(path: Path | None) -> str | None:
+    try:
+        return None if path is None else path.read_text()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--system-file {path} cannot be used: {error}") from None
 
 
 @asynccontextmanager
@@ -150,4 +132,4 @@ async def open_models(config: Config) -> AsyncIterator[Models]:
                 await models.aclose()
 
 
-__all__ = ["SCRIPTED", "Models", "model_error", "open_models"]
+__all__ = ["SCRIPTED", "Models", "open_models"]

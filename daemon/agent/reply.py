@@ -1,14 +1,14 @@
 """One streamed answer of the model, put together from the API's raw events; no waiting here."""
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from daemon.journal.present import Kind
 from daemon.sessions.record import Usage
 
-if TYPE_CHECKING:
-    from anthropic.types import RawMessageStreamEvent
+# The model had no more room: what it was saying may have been cut anywhere.
+OUT_OF_ROOM = {"max_tokens", "model_context_window_exceeded"}
 
 
 class Sink(Protocol):
@@ -31,44 +31,36 @@ class Reply:
         self.usage = Usage()
         self.stop_reason: str | None = None
         self.complete = False  # the API said that it is over; anything else was cut
+        self.cut: set[str] = set()  # ids of calls whose input was cut: to be answered, not to be run
         self._blocks: dict[int, dict[str, Any]] = {}
         self._closed: set[int] = set()
         self._json: dict[int, list[str]] = {}
-        self._unreadable: msgspec.DecodeError | None = None  # a tool's input that is no JSON object
+        self._unreadable: dict[int, msgspec.DecodeError] = {}  # tools' inputs that are no JSON object
         self._sink = sink
 
-    def feed(self, event: "RawMessageStreamEvent") -> None:
+    def feed(self, event: dict[str, Any]) -> None:
         """Take the next event. A tool's input that is no JSON object raises `msgspec.DecodeError` at the end of the answer."""
-        match event.type:
+        match event["type"]:
             case "message_start":
-                self._count(event.message.usage)
+                self._count(event["message"]["usage"])
             case "content_block_start":
-                block = event.content_block.model_dump(exclude_none=True)
-                self._blocks[event.index] = block
-                if block["type"] in {"text", "thinking"}:
-                    self._sink.opened(event.index, block["type"])
-                    self._say(block, block["type"], block.pop(block["type"], ""))
-                elif block["type"] == "tool_use":
-                    self._json[event.index] = []
+                self._open(event["index"], event["content_block"])
             case "content_block_delta":
-                self._grow(self._blocks[event.index], event.index, event.delta)
+                self._grow(self._blocks[event["index"]], event["index"], event["delta"])
             case "content_block_stop":
-                self._close(event.index)
+                self._close(event["index"])
             case "message_delta":
-                self.stop_reason = event.delta.stop_reason
-                self._count(event.usage)
+                self.stop_reason = event["delta"]["stop_reason"]
+                self._count(event["usage"])
             case "message_stop":
-                # An answer that ran out of tokens may end inside a tool call; that call is dropped like any half one.
-                if self._unreadable is not None and self.stop_reason != "max_tokens":
-                    raise self._unreadable
-                self.complete = True
+                self._end()
 
     def content(self) -> list[dict[str, Any]]:
         """What can be said back to the API: whole blocks, and the text of one that was cut."""
         return [block for index, block in sorted(self._blocks.items()) if self._can_be_said(index, block)]
 
     def tool_calls(self) -> list[dict[str, Any]]:
-        """The complete tool calls, in order."""
+        """The tool calls, in order; those in `cut` without their input."""
         return [block for block in self.content() if block["type"] == "tool_use"]
 
     def _can_be_said(self, index: int, block: dict[str, Any]) -> bool:
@@ -80,16 +72,38 @@ class Reply:
                 return bool(block.get("signature"))
         return index in self._closed
 
-    def _grow(self, block: dict[str, Any], index: int, delta: Any) -> None:
-        match delta.type:
+    def _end(self) -> None:
+        if self.stop_reason in OUT_OF_ROOM:
+            last = max(self._blocks, default=-1)
+            for index, block in self._blocks.items():
+                nothing = index == last and block.get("input") == {}  # it began, and got no further
+                if block["type"] == "tool_use" and (nothing or index in self._unreadable or index not in self._closed):
+                    self.cut.add(block["id"])
+                    block["input"] = {}
+                    self._closed.add(index)
+        else:
+            for error in self._unreadable.values():
+                raise error
+        self.complete = True
+
+    def _open(self, index: int, start: dict[str, Any]) -> None:
+        block = self._blocks[index] = {key: value for key, value in start.items() if value is not None}
+        if block["type"] in {"text", "thinking"}:
+            self._sink.opened(index, block["type"])
+            self._say(block, block["type"], block.pop(block["type"], ""))
+        elif block["type"] == "tool_use":
+            self._json[index] = []
+
+    def _grow(self, block: dict[str, Any], index: int, delta: dict[str, Any]) -> None:
+        match delta["type"]:
             case "text_delta":
-                self._say(block, "text", delta.text)
+                self._say(block, "text", delta["text"])
             case "thinking_delta":
-                self._say(block, "thinking", delta.thinking)
+                self._say(block, "thinking", delta["thinking"])
             case "signature_delta":
-                block["signature"] = delta.signature
+                block["signature"] = delta["signature"]
             case "input_json_delta":
-                self._json[index].append(delta.partial_json)
+                self._json[index].append(delta["partial_json"])
 
     def _say(self, block: dict[str, Any], key: str, text: str) -> None:
         text = text.encode(errors="replace").decode()  # half a surrogate pair could not be written down
@@ -104,13 +118,13 @@ class Reply:
             try:
                 block["input"] = msgspec.json.decode(text, type=dict[str, Any]) if text else block["input"]
             except msgspec.DecodeError as error:
-                self._unreadable = error
+                self._unreadable[index] = error
                 return
         elif block["type"] in {"text", "thinking"}:
             self._sink.closed()
         self._closed.add(index)
 
-    def _count(self, usage: Any) -> None:
+    def _count(self, usage: dict[str, Any]) -> None:
         for name in self.usage.__struct_fields__:
-            if (count := getattr(usage, name, None)) is not None:  # each event says the total so far
+            if (count := usage.get(name)) is not None:  # each event says the total so far
                 setattr(self.usage, name, count)

@@ -37,10 +37,12 @@ class Pace(msgspec.Struct, forbid_unknown_fields=True):
 class Fault(msgspec.Struct, forbid_unknown_fields=True):
     """What goes wrong in place of, or in the middle of, a step."""
 
-    kind: Literal["status", "cut", "reset", "error", "malformed", "silence"]
+    kind: Literal["status", "cut", "reset", "error", "malformed", "silence", "pings"]
     after: Annotated[int, msgspec.Meta(ge=0)] = 0  # events sent before it happens
+    at: Literal["text", "tool", "stop"] | None = None  # in place of `after`: where it happens, by name
     times: Count = 1  # how often the same conversation meets it, until the step works
     status: Annotated[int, msgspec.Meta(ge=400, le=599)] = 529  # for kind "status"
+    retry_after: Annotated[float, msgspec.Meta(ge=0)] | None = None  # s, for kind "status"
 
 
 class ToolCall(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,6 +60,8 @@ class Step(msgspec.Struct, forbid_unknown_fields=True):
     text: str = ""
     tool: list[ToolCall] = []
     stop_reason: str | None = None
+    cut_tool: bool = False  # the last tool call's input breaks off
+    usage: dict[str, int] = {}  # in place of what is counted
     fault: Fault | None = None
 
 
@@ -75,6 +79,7 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     turn: list[Turn]
     description: str = ""
+    context_window: Count | None = None  # tokens of a conversation; a longer one is refused
     pace: Pace = msgspec.field(default_factory=Pace)
 
 
@@ -159,4 +164,4 @@ def _fill(step: Step, prompt: str, groups: tuple[str, ...]) -> Step:
         return _PLACEHOLDER.sub(value, text) if isinstance(text, str) else text
 
     calls = [ToolCall(call.name, {key: fill(text) for key, text in call.input.items()}) for call in step.tool]
-    return Step(step.thinking, fill(step.text), calls, step.stop_reason, step.fault)
+    return msgspec.structs.replace(step, text=fill(step.text), tool=calls)

@@ -8,6 +8,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
@@ -18,8 +19,10 @@ import trio
 from daemon.agent.script import Fault, Script, Step, answer
 from daemon.serving import Server, open_listeners, port_of
 
+SCRIPTED = "scripted"  # the name of the model
 _MAX_REQUEST = 64 << 20  # bytes: a long conversation with its files
 _CHARACTERS_PER_TOKEN = 4
+_PING_INTERVAL = 0.05  # s
 _SSE = [("Content-Type", "text/event-stream"), ("Cache-Control", "no-cache"), ("Connection", "close")]
 _JSON = [("Content-Type", "application/json"), ("Connection", "close")]
 _ERRORS = {
@@ -72,15 +75,29 @@ class ScriptedModel:
                 h11.EndOfMessage(),
             )
             return
+        told = _tokens(_bare(request["messages"]))
+        if self._script.context_window is not None and told > self._script.context_window:
+            message = f"prompt is too long: {told} tokens > {self._script.context_window} maximum"
+            await send(
+                h11.Response(status_code=400, headers=_JSON),
+                h11.Data(data=_error("invalid_request_error", message)),
+                h11.EndOfMessage(),
+            )
+            return
         fault = self._fault(step.fault, request["messages"])
         if fault is not None and fault.kind == "status":
             error = _error(_ERRORS.get(fault.status, "api_error"))
-            await send(h11.Response(status_code=fault.status, headers=_JSON), h11.Data(data=error), h11.EndOfMessage())
+            headers = _JSON + ([] if fault.retry_after is None else [("Retry-After", f"{fault.retry_after:g}")])
+            await send(
+                h11.Response(status_code=fault.status, headers=headers), h11.Data(data=error), h11.EndOfMessage()
+            )
             return
         await send(h11.Response(status_code=200, headers=_SSE))
         await self._wait(self._script.pace.first_delta_ms / 1000)
-        for number, (said, characters) in enumerate(_events(step, request, self._script.pace.chunk_characters)):
-            if fault is not None and number == fault.after:
+        events = list(_events(step, request, self._script.pace.chunk_characters))
+        breaks_at = None if fault is None else _place(fault, events)
+        for number, (said, characters) in enumerate(events):
+            if fault is not None and number == breaks_at:
                 await self._break(fault, stream, send)
                 return
             await send(h11.Data(data=_sse(said)))
@@ -119,6 +136,11 @@ class ScriptedModel:
             case "silence":
                 while await stream.receive_some(65536):  # until the other side gives up
                     pass
+            case "pings":
+                with suppress(trio.BrokenResourceError):
+                    while True:
+                        await send(h11.Data(data=b'event: ping\ndata: {"type": "ping"}\n\n'))
+                        await trio.sleep(_PING_INTERVAL)
 
 
 def _events(step: Step, request: dict[str, Any], chunk: int) -> Iterator[Event]:
@@ -131,7 +153,7 @@ def _events(step: Step, request: dict[str, Any], chunk: int) -> Iterator[Event]:
         "content": [],
         "model": request.get("model"),
     }
-    usage = {"input_tokens": _tokens(msgspec.json.encode(request["messages"]).decode()), "output_tokens": 1}
+    usage = {"input_tokens": _tokens(_bare(request["messages"])), "output_tokens": 1}
     yield (
         {"type": "message_start", "message": {**message, "stop_reason": None, "stop_sequence": None, "usage": usage}},
         0,
@@ -152,11 +174,22 @@ def _events(step: Step, request: dict[str, Any], chunk: int) -> Iterator[Event]:
         {
             "type": "message_delta",
             "delta": {"stop_reason": reason, "stop_sequence": None},
-            "usage": {"output_tokens": tokens},
+            "usage": {"output_tokens": tokens, **step.usage},
         },
         0,
     )
     yield {"type": "message_stop"}, 0
+
+
+def _place(fault: Fault, events: list[Event]) -> int:
+    """How many events are sent before it: half of the text's or of the tool input's, or all but the last."""
+    kinds = {"text": "text_delta", "tool": "input_json_delta"}
+    if fault.at in kinds:
+        deltas = [
+            number for number, (event, _) in enumerate(events) if event.get("delta", {}).get("type") == kinds[fault.at]
+        ]
+        return deltas[len(deltas) // 2] if deltas else fault.after
+    return len(events) - 1 if fault.at == "stop" else fault.after
 
 
 def _blocks(step: Step) -> Iterator[tuple[dict[str, Any], str, str, str]]:
@@ -166,7 +199,14 @@ def _blocks(step: Step) -> Iterator[tuple[dict[str, Any], str, str, str]]:
         yield {"type": "text", "text": ""}, "text_delta", "text", step.text
     for call in step.tool:
         start = {"type": "tool_use", "id": f"toolu_{secrets.token_hex(12)}", "name": call.name, "input": {}}
-        yield start, "input_json_delta", "partial_json", msgspec.json.encode(call.input).decode()
+        text = msgspec.json.encode(call.input).decode()
+        cut = step.cut_tool and call is step.tool[-1]
+        yield start, "input_json_delta", "partial_json", text[: len(text) // 2] if cut else text
+
+
+def _bare(messages: list[dict[str, Any]]) -> str:
+    """Without the marks of the prompt cache, which are no text."""
+    return msgspec.json.encode(messages).decode().replace(',"cache_control":{"type":"ephemeral"}', "")
 
 
 def _tokens(text: str) -> int:
@@ -178,8 +218,8 @@ def _sse(event: dict[str, Any]) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(event) + b"\n\n"
 
 
-def _error(kind: str) -> bytes:
-    return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": "the script says so"}})
+def _error(kind: str, message: str = "the script says so") -> bytes:
+    return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
 
 
 async def open_scripted_model(

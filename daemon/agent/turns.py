@@ -9,7 +9,8 @@ import trio
 from daemon.agent.approvals import Approvals
 from daemon.agent.asking import Asking, BlockSink
 from daemon.agent.calling import INTERRUPTED, Calling
-from daemon.agent.conversation import Conversation
+from daemon.agent.compaction import share_over
+from daemon.agent.conversation import Conversation, tool_result
 from daemon.agent.deltas import Deltas
 from daemon.agent.models import Models
 from daemon.agent.tools import Tools
@@ -24,6 +25,7 @@ from daemon.workspace.pages import pages_in
 from daemon.workspace.sandbox import Sandbox
 
 UNKNOWN = "unknown: the daemon ended while this ran; it may or may not have taken effect"
+CUT = "not run: your reply ran out of tokens in the middle of this call; make the call again with less in it, in several steps"
 
 
 class Agent:
@@ -61,6 +63,7 @@ class Agent:
             deltas=self.deltas,
             conversation=conversation,
             settings=settings,
+            system=models.system,
             preview_url=preview_url,
             config=config,
         )
@@ -122,20 +125,29 @@ class Agent:
 
     async def _rounds(self, turn: Turn) -> str:
         client = await self._models.client(self._settings.model)
+        cut = 0  # replies in a row that ended in the middle of a call
         for _ in range(self._config.max_rounds):
             if self._over_budget(turn):
                 return "budget"
             reply = await self._asking.reply(client, turn)
             turn.reply = None
+            if reply.stop_reason == "refusal":
+                return "refusal"  # said back, it would be refused again; what it called is not run
             self._conversation.add("assistant", reply.content())
+            if reply.stop_reason == "model_context_window_exceeded":
+                self._conversation.compact(share_over(""))  # there is room for what comes next
             calls = reply.tool_calls()
             for call in calls:
                 await trio.lowlevel.checkpoint_if_cancelled()  # what will not be run is not shown either
-                turn.results.append(await self._calling.answer(turn, call))
-            if not calls:
-                return reply.stop_reason or "end_turn"
+                if call["id"] in reply.cut:
+                    turn.results.append(tool_result(call["id"], CUT, is_error=True))
+                else:
+                    turn.results.append(await self._calling.answer(turn, call))
             self._conversation.answer(turn.results, INTERRUPTED)
             turn.results = []
+            cut = cut + 1 if reply.cut else 0
+            if cut > self._config.max_cut_replies or not (calls or reply.stop_reason == "pause_turn"):
+                return reply.stop_reason or "end_turn"
         raise ModelError(
             f"the turn took more than {self._config.max_rounds} replies", error_type="max_rounds", retryable=False
         )
@@ -143,7 +155,7 @@ class Agent:
     def _over_budget(self, turn: Turn) -> bool:
         """Whether the session may ask the model no more; says so."""
         limit = self._settings.token_budget
-        used = sum(usage.input_tokens + usage.output_tokens for usage in (self._usage, turn.usage))
+        used = self._usage.counted + turn.usage.counted
         if limit is None or used < limit:
             return False
         self._journal.append("budget_reached", kind="tokens", limit=limit, used=used)

@@ -15,6 +15,11 @@ class Usage(msgspec.Struct):
     cache_read_input_tokens: int = 0
     cache_creation_input_tokens: int = 0
 
+    @property
+    def counted(self) -> int:
+        """What a budget counts: all but what was read from the cache, which costs little and grows with each reply."""
+        return self.input_tokens + self.cache_creation_input_tokens + self.output_tokens
+
     def add(self, other: "Usage") -> None:
         """Sum in place."""
         for name in self.__struct_fields__:

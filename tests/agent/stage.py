@@ -141,7 +141,9 @@ async def open_stage(folder: Path, script: str | None = None, **settings: Any) -
     if script is not None:
         path = folder / "script.toml"
         path.write_text(script if script.lstrip().startswith("name") else f'name = "test"\n{script}')
-    config = make_config(folder, **{"script": path, "model_retries": 0, "delta_window": 0.0, **settings})
+    config = make_config(
+        folder, **{"script": path, "model_retries": 0, "retry_first": 0.01, "delta_window": 0.0, **settings}
+    )
     with trio.fail_after(30), closing(Store(folder / "footlight.db")) as store:
         async with open_models(config) as models:
             await models.client("scripted")  # the slow import is no part of a turn

@@ -3,16 +3,16 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import anthropic
-import httpx2
 import msgspec
 import pytest
 import trio
 
-from daemon.agent.models import SCRIPTED, model_error, open_models
+from daemon.agent.models import SCRIPTED, open_models
 from daemon.agent.tools import definitions
+from daemon.config import Config
 from daemon.errors import CallerError, ConfigError
 from daemon.testing import test_config as make_config
 from tests.agent.stage import open_stage
@@ -68,15 +68,14 @@ async def test_model_is_asked_with_the_key_at_the_configured_place(tmp_path):
         assert body["tools"] == list(definitions())
 
 
-@pytest.mark.parametrize(("status", "requests"), [(529, 3), (400, 1), (401, 1)])
-async def test_request_is_tried_again_only_where_that_may_help(tmp_path, status, requests):
-    async with open_edge(status, "retry-after-ms: 1\r\n") as edge:
-        config = make_config(tmp_path, anthropic_api_key="k", anthropic_base_url=edge.url, model_retries=2)
+async def test_sdk_tries_nothing_again_by_itself(tmp_path):
+    async with open_edge(529, "retry-after-ms: 1\r\n") as edge:
+        config = make_config(tmp_path, anthropic_api_key="k", anthropic_base_url=edge.url)
         async with open_models(config) as models:
             client = await models.client("claude-x")
             with pytest.raises(anthropic.APIStatusError):
                 await client.messages.create(**ASK)
-        assert len(edge.requests) == requests
+        assert len(edge.requests) == 1
 
 
 async def test_one_client_serves_all_models_of_a_place(tmp_path):
@@ -136,44 +135,13 @@ async def test_bad_script_is_found_at_the_start(tmp_path):
     assert group.group_contains(ConfigError)
 
 
-def status_error(status: int, body: Any) -> anthropic.APIStatusError:
-    request = httpx2.Request("POST", "http://x/v1/messages")
-    return anthropic.APIStatusError("told", response=httpx2.Response(status, request=request), body=body)
+def test_default_model_is_known_to_the_sdk():
+    named, _ = get_args(anthropic.types.Model)
+    assert Config().model in get_args(named)
 
 
-def told(kind: str) -> dict[str, Any]:
-    return {"type": "error", "error": {"type": kind, "message": "why"}}
-
-
-REQUEST = httpx2.Request("POST", "http://x")
-
-
-@pytest.mark.parametrize(
-    ("error", "error_type", "retryable", "detail"),
-    [
-        (status_error(529, told("overloaded_error")), "overloaded_error", True, "529: why"),
-        (status_error(429, told("rate_limit_error")), "rate_limit_error", True, "429: why"),
-        (status_error(401, told("authentication_error")), "authentication_error", False, "401: why"),
-        (status_error(502, None), "api_error", True, "502: told"),
-        (status_error(502, "<html>"), "api_error", True, "502: told"),
-        (status_error(400, {"error": "odd"}), "api_error", False, "400: told"),
-        (status_error(200, told("overloaded_error")), "overloaded_error", True, "why"),
-        (status_error(200, told("api_error")), "api_error", True, "why"),
-        (status_error(200, told("invalid_request_error")), "invalid_request_error", False, "why"),
-        (anthropic.APIConnectionError(request=REQUEST), "connection_error", True, "the connection to the model failed"),
-        (httpx2.ReadError("gone"), "connection_error", True, "the connection to the model failed: gone"),
-        (anthropic.AnthropicError("odd"), "api_error", False, "odd"),
-        (KeyError(3), "malformed_answer", True, "the model's answer is malformed"),
-        (trio.TooSlowError(), "silence", True, "the model fell silent"),
-    ],
-)
-def test_error_of_the_model_is_ours(error, error_type, retryable, detail):
-    ours = model_error(error)
-    assert ours is not None
-    assert (ours.code, ours.retryable) == (error_type, retryable)
-    assert ours.detail.startswith(detail)
-
-
-def test_other_errors_stay_what_they_are():
-    assert model_error(OSError("disk")) is None
-    assert model_error(RuntimeError("bug")) is None
+async def test_system_file_that_cannot_be_read_is_found_at_the_start(tmp_path):
+    with pytest.raises(ExceptionGroup) as group:
+        async with open_models(make_config(tmp_path, system_file=tmp_path / "none")):
+            pass
+    assert group.group_contains(ConfigError, match="--system-file")

@@ -4,15 +4,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from anthropic.types import RawMessageStreamEvent
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
 
 from daemon.agent.reply import Reply
 from daemon.sessions.record import Usage
-
-_EVENT: TypeAdapter[RawMessageStreamEvent] = TypeAdapter(RawMessageStreamEvent)
 
 
 class Heard:
@@ -79,7 +75,7 @@ def fed(*events: dict[str, Any]) -> tuple[Reply, Heard]:
     heard = Heard()
     reply = Reply(heard)
     for event in events:
-        reply.feed(_EVENT.validate_python(event))
+        reply.feed(event)
     return reply, heard
 
 
@@ -156,11 +152,19 @@ def test_input_that_is_no_object_is_malformed(json):
         fed(begin(), *tool(0, json), *end("tool_use"))
 
 
-def test_call_that_ran_out_of_tokens_is_dropped_and_the_answer_is_whole():
-    reply, _ = fed(begin(), *text(0, "a"), *tool(1, '{"a": "b'), *end("max_tokens"))
+@pytest.mark.parametrize("stop_reason", ["max_tokens", "model_context_window_exceeded"])
+@pytest.mark.parametrize("cut", [tool(2, '{"a": "b'), tool(2), tool(2, '{"a": "b"')[:-1]])
+def test_call_that_ran_out_of_tokens_is_named_and_the_answer_is_whole(stop_reason, cut):
+    reply, _ = fed(begin(), *text(0, "a"), *tool(1, '{"a": "b"}'), *cut, *end(stop_reason))
     assert reply.complete
-    assert reply.content() == [{"type": "text", "text": "a"}]
-    assert reply.tool_calls() == []
+    assert reply.cut == {"toolu_2"}
+    assert [call["input"] for call in reply.tool_calls()] == [{"a": "b"}, {}]
+
+
+def test_whole_call_of_an_answer_that_ran_out_of_tokens_is_a_call():
+    reply, _ = fed(begin(), *tool(0), *tool(1, '{"a": "b"}'), *text(2, "a"), *end("max_tokens"))
+    assert reply.cut == set()
+    assert len(reply.tool_calls()) == 2
 
 
 def test_event_for_a_block_that_never_began_is_malformed():

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from daemon.agent.calling import INTERRUPTED
-from daemon.agent.turns import UNKNOWN
+from daemon.agent.turns import CUT, UNKNOWN
 from daemon.sessions.record import Usage
 from daemon.workspace import beneath
 from tests.agent.stage import PREVIEW, Play, check_conversation, open_stage
@@ -190,6 +190,100 @@ async def test_stop_reason_is_the_models_own(tmp_path):
         assert events[-1]["data"]["is_error"] is False
 
 
+CUT_CALL = """
+[[turn]]
+[[turn.step]]
+cut_tool = true
+stop_reason = "max_tokens"
+[[turn.step.tool]]
+name = "write"
+input = { file_path = "a.txt", content = "whole" }
+[[turn.step.tool]]
+name = "write"
+input = { file_path = "b.txt", content = "cut" }
+"""
+
+
+async def test_call_that_ran_out_of_tokens_is_not_run_and_the_model_goes_on(tmp_path):
+    async with open_stage(tmp_path, CUT_CALL + '[[turn.step]]\ntext = "In steps."') as stage, stage.play() as play:
+        events = await play.prompt("go")
+        assert play.workspace.files() == ["a.txt"]
+        assert kinds(events).count("claude_tool_use") == kinds(events).count("claude_tool_result") == 1
+        answers = play.conversation.messages[2]["content"]
+        assert [(block["is_error"], block["content"] == CUT) for block in answers] == [(False, False), (True, True)]
+        assert events[-1]["data"]["stop_reason"] == "end_turn"
+        check_conversation(play.conversation.messages)
+
+
+async def test_model_that_runs_out_of_tokens_in_every_call_is_not_asked_for_ever(tmp_path):
+    script = CUT_CALL + CUT_CALL.replace("[[turn]]\n", "") * 4
+    async with open_stage(tmp_path, script, max_cut_replies=2) as stage, stage.play() as play:
+        events = await play.prompt("go")
+        assert kinds(events).count("claude_tool_use") == 3
+        assert (events[-1]["data"]["stop_reason"], events[-1]["data"]["is_error"]) == ("max_tokens", False)
+        check_conversation(play.conversation.messages)
+
+
+async def test_paused_turn_goes_on_by_itself(tmp_path):
+    script = '[[turn]]\n[[turn.step]]\ntext = "One."\nstop_reason = "pause_turn"\n[[turn.step]]\ntext = "Two."'
+    async with open_stage(tmp_path, script) as stage, stage.play() as play:
+        events = await play.prompt("go")
+        assert [data["text"] for data in play.of("claude_text")] == ["One.", "Two."]
+        assert events[-1]["data"]["stop_reason"] == "end_turn"
+        assert [message["role"] for message in play.conversation.messages] == ["user", "assistant", "assistant"]
+
+
+async def test_refused_turn_ends_visibly_and_runs_and_repeats_nothing_of_it(tmp_path):
+    script = """
+        [[turn]]
+        pattern = "bad"
+        [[turn.step]]
+        text = "Well, I could"
+        stop_reason = "refusal"
+        [[turn.step.tool]]
+        name = "write"
+        input = { file_path = "a.txt", content = "x" }
+        [[turn]]
+        [[turn.step]]
+        text = "Fine."
+    """
+    async with open_stage(tmp_path, script) as stage, stage.play() as play:
+        events = await play.prompt("bad")
+        assert kinds(events) == ["turn_start", "claude_text", "turn_complete"]
+        assert (events[-1]["data"]["stop_reason"], events[-1]["data"]["is_error"]) == ("refusal", False)
+        assert play.workspace.files() == []
+        assert [message["role"] for message in play.conversation.messages] == ["user"]
+        events = await play.prompt("good")
+        assert events[-1]["data"]["stop_reason"] == "end_turn"
+        check_conversation(play.conversation.messages)
+
+
+async def test_full_context_window_ends_the_turn_and_is_said(tmp_path):
+    script = '[[turn]]\n[[turn.step]]\ntext = "So"\nstop_reason = "model_context_window_exceeded"'
+    async with open_stage(tmp_path, script) as stage, stage.play() as play:
+        events = await play.prompt("go")
+        assert events[-1]["data"]["stop_reason"] == "model_context_window_exceeded"
+
+
+async def test_all_four_counts_of_tokens_are_summed(tmp_path):
+    steps = "".join(
+        f"[[turn.step]]\n{what}\nusage = {{ input_tokens = 3, output_tokens = 4, cache_read_input_tokens = {read}, "
+        f"cache_creation_input_tokens = {made} }}\n{tool}"
+        for what, read, made, tool in (
+            ("", 100, 10, '[[turn.step.tool]]\nname = "write"\ninput = { file_path = "a", content = "b" }\n'),
+            ('text = "Done."', 200, 20, ""),
+        )
+    )
+    async with open_stage(tmp_path, "[[turn]]\n" + steps) as stage, stage.play(token_budget=1000) as play:
+        events = await play.prompt("go")
+        counts = {
+            "input_tokens": 6, "output_tokens": 8, "cache_read_input_tokens": 300, "cache_creation_input_tokens": 30
+        }  # fmt: skip
+        assert events[-1]["data"]["usage"] == counts
+        assert msgspec.to_builtins(play.usage) == counts
+        assert play.usage.counted == 44
+
+
 async def test_failing_tool_is_told_to_the_model_and_the_turn_goes_on(tmp_path):
     async with open_stage(tmp_path, BUILD) as stage, stage.play() as play:
         events = await play.prompt("no such tool")
@@ -352,23 +446,6 @@ async def test_partial_text_of_a_failed_turn_is_said_to_the_model(tmp_path):
     async with open_stage(tmp_path, script) as stage, stage.play() as play:
         await play.prompt("go")
         assert play.conversation.messages[-1] == {"role": "assistant", "content": [{"type": "text", "text": "abcd"}]}
-
-
-async def test_passing_refusal_before_the_first_event_is_tried_again(tmp_path):
-    script = faulty("first event", 'kind = "status", status = 529')
-    async with open_stage(tmp_path, script, model_retries=1) as stage, stage.play() as play:
-        play.workspace.write("log.txt", b"end")
-        events = await play.prompt("go")
-        assert events[-1]["data"]["stop_reason"] == "end_turn"
-        assert play.text("log.txt") == "ran end"
-
-
-async def test_refusal_that_will_not_pass_is_not_tried_again(tmp_path):
-    script = faulty("first event", 'kind = "status", status = 401')
-    async with open_stage(tmp_path, script, model_retries=2) as stage, stage.play() as play:
-        play.workspace.write("log.txt", b"end")
-        events = await play.prompt("go")
-        assert events[-1]["data"]["is_error"] is True
 
 
 # --- interrupts

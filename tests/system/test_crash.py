@@ -2,7 +2,7 @@
 
 import random
 import signal
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import httpx2
@@ -11,7 +11,9 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed
 
+from daemon.agent.turns import UNKNOWN
 from daemon.clients.follow import open_client
+from daemon.journal.store import Store
 from tests.support import api, events_until, journaled, kinds
 from tests.system.processes import Footlight, refuses, serving, start_session
 
@@ -88,6 +90,50 @@ async def test_second_daemon_starts_at_once_after_a_kill(tmp_path):
             await kill(footlight)
         async with serving(tmp_path / "state") as footlight, api(footlight.url) as client:
             assert (await client.get("/health")).json()["status"] == "healthy"
+
+
+MANY_CALLS = 'name = "many"\n[[turn]]\npattern = "count"\n[[turn.step]]\n' + 400 * (
+    '[[turn.step.tool]]\nname = "edit"\ninput = { file_path = "log.txt", old_string = "end", new_string = "x end" }\n'
+)
+MANY_CALLS += '[[turn.step]]\ntext = "Counted."\n[[turn]]\n[[turn.step]]\ntext = "Fine."\n'
+
+
+async def test_calls_that_a_kill_cut_are_unknown_to_the_model_and_never_run_twice(tmp_path):
+    state, script, seen = tmp_path / "state", tmp_path / "many.toml", []
+    script.write_text(MANY_CALLS)
+    args = ("--script", str(script), "--script-pace", "0")
+    log = state / "sessions" / "calls" / "workspace" / "log.txt"
+    log.parent.mkdir(parents=True)
+    log.write_text("end")
+    with trio.fail_after(90):
+        async with serving(state, *args) as footlight, api(footlight.url) as client:
+            view = await start_session(client, session_id="calls", message="count")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(see_until_gone, view["websocket_url"], seen)
+                while "claude_tool_result" not in kinds(seen):
+                    await trio.sleep(0.001)
+                await kill(footlight)
+        ran = log.read_text().count("x")
+        assert 0 < ran < 400
+        async with serving(state, *args) as footlight, api(footlight.url) as client:
+            events = (await history(client, "calls"))["events"]
+            begun = [event["data"]["tool_use_id"] for event in events if event["event"] == "claude_tool_use"]
+            assert len(begun) - ran in {0, 1}  # one may have been about to begin
+            await start_session(client, session_id="calls", message="go on")
+            while kinds((await history(client, "calls"))["events"])[-1] != "ready_for_input":
+                await trio.sleep(0.01)
+            uses = [
+                event for event in (await history(client, "calls"))["events"] if event["event"] == "claude_tool_use"
+            ]
+            assert len(uses) == len(begun)
+        assert log.read_text().count("x") == ran
+    with closing(Store(state / "footlight.db")) as store:
+        blocks = [block for message in store.conversation("calls") for block in message["content"]]
+    called = [block["id"] for block in blocks if block["type"] == "tool_use"]
+    answers = [block for block in blocks if block["type"] == "tool_result"]
+    assert len(called) == 400
+    assert [answer["tool_use_id"] for answer in answers] == called
+    assert {(answer["content"], answer["is_error"]) for answer in answers} == {(UNKNOWN, True)}
 
 
 @pytest.mark.slow
