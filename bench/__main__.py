@@ -12,6 +12,8 @@ from bench.report import Table, missed, render
 TABLES = (
     "journal",
     "replay",
+    "fanout",
+    "growth",
     "sessions",
     "startup",
     "idle",
@@ -33,7 +35,8 @@ def main() -> int:
     load = os.getloadavg()[0]
     for name in asked.tables or TABLES:
         began = time.monotonic()
-        tables.append(importlib.import_module(f"bench.{name}").measure(asked.quick))
+        measured: Table | list[Table] = importlib.import_module(f"bench.{name}").measure(asked.quick)
+        tables += measured if isinstance(measured, list) else [measured]
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     text = render(tables, quick=asked.quick, load=load)
     if asked.output:
