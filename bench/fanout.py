@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 from bench.report import Figure, Table, percentile
 from bench.running import LOAD_CORE, pinned
-from bench.servers import Peer, footlight, open_peer, peers
+from bench.servers import NO_RIVALS, Peer, footlight, open_peer, peers
 
 _SESSIONS = 50
 _RATE = 60  # events a second of each session
 _OURS, _NAIVE = "footlight", "naive trio-websocket"
-_LIMITS = {_NAIVE, "limit, C"}  # no server that a user would pick
 
 
 class Load(NamedTuple):
@@ -70,7 +69,7 @@ def _fanout(load: Load, servers: dict[str, Peer], rounds: int, seconds: float) -
 def ratios(costs: dict[str, list[float]], targets: dict[str, float]) -> list[Figure]:
     """Ours to each of the others, and to the cheapest that a user would pick, round by round."""
     others = {name: values for name, values in costs.items() if name != _OURS}
-    if choice := [values for name, values in others.items() if name not in _LIMITS]:
+    if choice := [values for name, values in others.items() if name not in NO_RIVALS]:
         others["the best peer"] = [min(each) for each in zip(*choice, strict=True)]
     return [
         Figure(f"{_OURS} / {name}", _quotients(costs[_OURS], values), "x", at_most=targets.get(name))

@@ -24,6 +24,7 @@ _COMMANDS = {
     "node ws": ["node", str(ROOT / "bench" / "peers" / "node.js")],
     "limit, C": [str(PEERS / "limit")],
 }
+NO_RIVALS = frozenset({"naive trio-websocket", "limit, C"})  # nothing that a user would pick
 _NAMES = ("websockets", "aiohttp", "picows", "uvicorn", "starlette")
 
 
