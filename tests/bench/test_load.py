@@ -31,16 +31,18 @@ def test_frames_are_counted_when_their_last_byte_is_there():
 
 def test_listeners_take_what_they_are_sent_and_read_its_delay():
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = threading.Thread(target=_serve, args=(listener, 3))
+        settled = threading.Event()
+        server = threading.Thread(target=_serve, args=(listener, 3, 2, settled))
         server.start()
         with Listeners([(listener.getsockname()[1], "/")], 3) as listeners:
             listeners.settle()
+            settled.set()
             taken = listeners.take(2)
         server.join(10)
     assert taken.frames == 6
     assert all(delay >= 5 for delay in taken.delays)
     assert len(taken.delays) >= 3
-    assert 0 < taken.own_share < 1
+    assert taken.own_share > 0
 
 
 def test_listeners_say_when_the_server_drops_them():
@@ -52,16 +54,15 @@ def test_listeners_say_when_the_server_drops_them():
         server.join(10)
 
 
-def _serve(listener, clients, events=2):
-    """A greeting to each; when all are there and quiet, events that are 5 ms old."""
+def _serve(listener, clients, events, go=None):
+    """A greeting to each; when told to go on, events that are 5 ms old."""
     joined = []
     for _ in range(clients):
         client, _ = listener.accept()
         client.recv(4096)
         client.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + frame(b'{"event":"connected"}'))
         joined.append(client)
-    if clients > 1:
-        time.sleep(0.3)  # longer than what Listeners.settle takes for quiet
+    assert go is None or go.wait(10)
     for client in joined:
         with client:
             client.sendall(frame(b'{"text":"at %d xxx"}' % (time.perf_counter_ns() - 5_000_000)) * events)
