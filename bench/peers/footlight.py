@@ -22,21 +22,31 @@ from daemon.journal import events
 from daemon.journal.journal import Journal, open_journal
 from daemon.journal.present import Present
 from daemon.services import open_services
-from daemon.workspace.files import open_workspace
+from daemon.workspace.files import Workspace, open_workspace
 
 
-class _Idle:
+class Idle:
     """What a session that does nothing says to its clients."""
 
     status = "running"
     queued_prompts = 0
 
 
+async def open_door(
+    stack: AsyncExitStack, journal: Journal, workspace: Workspace, config: Config
+) -> tuple[Hub, tuple[int, str]]:
+    """Who listens to a journal, and where: port and target."""
+    services, tokens, hub = await stack.enter_async_context(open_services()), Tokens(), Hub(journal)
+    idle: Any = Idle()
+    audience = Audience(journal, hub, Present(), idle, config)
+    port = await stack.enter_async_context(open_port(services, audience, tokens, workspace))
+    return hub, (port.number, f"/ws?token={tokens.watch}")
+
+
 @asynccontextmanager
 async def open_sessions(folder: Path, count: int) -> AsyncIterator[list[tuple[Journal, tuple[int, str]]]]:
-    """That many sessions' journals, and the door of each: port and target."""
-    config, idle = Config(max_clients=2000, max_connections=4000), _Idle()
-    commands: Any = idle
+    """That many sessions' journals, and the door of each."""
+    config = Config(max_clients=2000, max_connections=4000)
     async with AsyncExitStack() as stack:
         workspace = stack.enter_context(open_workspace(folder / "workspace", max_file=config.max_file))
         opened = []
@@ -44,10 +54,8 @@ async def open_sessions(folder: Path, count: int) -> AsyncIterator[list[tuple[Jo
             journal, _ = stack.enter_context(
                 open_journal(f"bench{at:04}", folder / str(at), limit=config.journal_limit)
             )
-            services, tokens = await stack.enter_async_context(open_services()), Tokens()
-            audience = Audience(journal, Hub(journal), Present(), commands, config)
-            port = await stack.enter_async_context(open_port(services, audience, tokens, workspace))
-            opened.append((journal, (port.number, f"/ws?token={tokens.watch}")))
+            _, door = await open_door(stack, journal, workspace, config)
+            opened.append((journal, door))
         yield opened
 
 
