@@ -1,4 +1,4 @@
-"""footlight and its peers as processes that follow the commands of bench/peers/__init__.py. Only stdlib: see `.venv-peers`."""
+"""footlight and its peers as processes that follow the commands of bench/peers/__init__.py."""
 
 import json
 import os
