@@ -39,6 +39,7 @@ def test_listeners_take_what_they_are_sent_and_read_its_delay():
             settled.set()
             taken = listeners.take(2)
         server.join(10)
+        assert not server.is_alive()
     assert taken.frames == 6
     assert all(delay >= 5 for delay in taken.delays)
     assert len(taken.delays) >= 3
@@ -64,5 +65,7 @@ def _serve(listener, clients, events, go=None):
         joined.append(client)
     assert go is None or go.wait(10)
     for client in joined:
+        client.sendall(frame(b'{"text":"at %d xxx"}' % (time.perf_counter_ns() - 5_000_000)) * events)
+    for client in joined:
         with client:
-            client.sendall(frame(b'{"text":"at %d xxx"}' % (time.perf_counter_ns() - 5_000_000)) * events)
+            assert go is None or client.recv(1) == b""  # it has left
