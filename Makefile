@@ -1,5 +1,5 @@
 # footlight: `make demo` and `make test` work on a fresh Debian or Ubuntu with python3 and make.
-.PHONY: help setup bubblewrap proxy chromium demo test test-slow check format bench binary clean
+.PHONY: help setup bubblewrap proxy chromium demo test test-slow check format bench bench-quick peers binary clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +12,7 @@ help:
 	@echo "make demo       one scripted session, from the first word to the site; needs no account"
 	@echo "make test       the tests (make test-slow: those that take long, among them the binary's)"
 	@echo "make check      format, lint, types"
-	@echo "make bench      the figures of the README, to bench/results.md"
+	@echo "make bench      the figures of the README, to bench/results.md (make bench-quick: in about two minutes)"
 	@echo "make binary     dist/footlight, one file that needs no Python"
 
 setup: $(SETUP)
@@ -53,8 +53,23 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup
+bench: setup peers
 	$(BIN)/python -m bench --output bench/results.md
+
+bench-quick: setup peers
+	$(BIN)/python -m bench --quick
+
+# What stands beside footlight in the figures, in an environment of its own. What needs node or a C compiler is left out without it.
+PEERS := .venv-peers
+peers: $(PEERS)/.done
+
+$(PEERS)/.done: bench/peers/requirements.txt bench/peers/limit.c
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --requirement bench/peers/requirements.txt
+	@if command -v node >/dev/null && command -v npm >/dev/null; then mkdir -p $(PEERS)/node && npm install --silent --no-audit --no-fund --prefix $(PEERS)/node ws@8; \
+		else echo "no node: the figures do without its ws"; fi
+	@if command -v cc >/dev/null; then cc -O2 -Wall -Wextra -o $(PEERS)/limit bench/peers/limit.c; else echo "no C compiler: the figures do without the limit"; fi
+	@touch $@
 
 binary: dist/footlight
 
@@ -66,4 +81,4 @@ dist/footlight: $(SETUP) footlight.spec $(shell find daemon tunnel -type f -not 
 	$(BIN)/pyinstaller --log-level ERROR --noconfirm --distpath dist --workpath build footlight.spec
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info

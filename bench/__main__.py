@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import os
 import sys
 import time
@@ -12,6 +13,8 @@ from bench.report import Table, missed, render
 TABLES = (
     "journal",
     "replay",
+    "fanout",
+    "growth",
     "sessions",
     "startup",
     "idle",
@@ -26,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)}; default: all")
     parser.add_argument("--output", type=Path, help="the file to write; default: stdout")
+    parser.add_argument("--json", action="store_true", help="the medians as JSON, for bench.compare")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, two minutes in all")
     asked = parser.parse_args()
     if unknown := set(asked.tables) - {*TABLES}:
@@ -34,8 +38,16 @@ def main() -> int:
     load = os.getloadavg()[0]
     for name in asked.tables or TABLES:
         began = time.monotonic()
-        tables.append(importlib.import_module(f"bench.{name}").measure(asked.quick))
+        measured: Table | list[Table] = importlib.import_module(f"bench.{name}").measure(asked.quick)
+        tables += measured if isinstance(measured, list) else [measured]
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    if asked.json:
+        print(
+            json.dumps(
+                {f"{table.title}: {each.what}": [each.value, each.unit] for table in tables for each in table.figures}
+            )
+        )
+        return 0
     text = render(tables, quick=asked.quick, load=load)
     if asked.output:
         asked.output.write_text(text)

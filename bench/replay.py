@@ -4,6 +4,7 @@ import socket
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -11,13 +12,14 @@ from bench.journal import event_data, open_journals
 from bench.replay_servers import LIVE_PAUSE, senders, session_ports
 from bench.report import Figure, Table, percentile
 from bench.running import LOAD_CORE, SERVER_CORE, answer, other_process, pinned
+from bench.servers import NO_RIVALS, open_peer, peers
 from bench.wire import WebSocket, connect, upgrade_bytes
 
 _BUFFER = 1 << 20
 
 
 def measure(quick: bool) -> Table:
-    """Footlight, `sendall` and `sendfile` in turn; then footlight again while a client of another session follows."""
+    """Footlight, `sendall` and `sendfile` in turn; again while a client of another session follows; then the peers."""
     events, rounds = (20_000, 5) if quick else (100_000, 15)
     with TemporaryDirectory(prefix="footlight-bench-") as name:
         folder = Path(name)
@@ -51,11 +53,21 @@ def measure(quick: bool) -> Table:
                     time.sleep(0.005)
                     watcher.send("during")
                     beside.append(answer(watcher))
+    picked = {name: command for name, command in peers().items() if name not in NO_RIVALS}
+    rivals = {name: _peer(command, events, 2 if quick else 3) for name, command in picked.items()}
     ratio = [ours / limit for ours, limit in zip(times["footlight"], times["sendall"], strict=True)]
     figures = [
         Figure(f"{name}: the last of {events:,} events is there", times[name], "ms")
         for name in ("footlight", "sendall", "sendfile")
     ]
+    figures += [
+        Figure(f"{name}: the last of {events:,} events is there", values, "ms") for name, values in rivals.items()
+    ]
+    if rivals:
+        best = min(map(median, rivals.values()))
+        figures.append(
+            Figure("footlight / the best peer", [ours / best for ours in times["footlight"]], "x", at_most=0.1)
+        )
     figures += [
         Figure("footlight / blocking sendall", ratio, "x", at_most=2),
         Figure(
@@ -70,8 +82,15 @@ def measure(quick: bool) -> Table:
         Figure("the same client with no replay: delay p50", [percentile(alone, 0.5)], "ms"),
         Figure("the same client with no replay: p99", [percentile(alone, 0.99)], "ms"),
     ]
-    how = f"{len(frames) / 1e6:.0f} MB from `daemon.clients.port` over the journal's file to a reader in another process, from the upgrade request to the last byte; the peers send the same file. The delay is from when an event was due (one each {LIVE_PAUSE * 1e3:g} ms) to its being read; Trio's timer alone is up to 1 ms late."
+    how = f"{len(frames) / 1e6:.0f} MB from `daemon.clients.port` over the journal's file to a reader in another process, from the upgrade request to the last byte; `sendall` and `sendfile` send the same file. The servers that a user would pick send as many ready payloads of 500 bytes, one message each, to a client that has joined. The delay is from when an event was due (one each {LIVE_PAUSE * 1e3:g} ms) to its being read; Trio's timer alone is up to 1 ms late."
     return Table("Replay to a late joiner", how, figures)
+
+
+def _peer(command: list[str], events: int, rounds: int) -> list[float]:
+    """How long a peer takes to give a client all of them, in ms."""
+    with pinned(LOAD_CORE), open_peer(command) as server:
+        server.run("replay 10", 1, 10)
+        return [server.run(f"replay {events}", 1, events)[1].seconds * 1e3 for _ in range(rounds)]
 
 
 def _timed(fetch: Any, *args: Any) -> float:

@@ -6,29 +6,17 @@ import time
 from contextlib import AsyncExitStack, closing
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import trio
 
+from bench.peers.footlight import open_door
 from daemon import log
-from daemon.clients.auth import Tokens
-from daemon.clients.client import Audience
 from daemon.clients.hub import Hub
-from daemon.clients.port import open_port
 from daemon.config import Config
 from daemon.journal.journal import Journal, load_journal, open_journal
-from daemon.journal.present import Present
-from daemon.services import open_services
 from daemon.workspace.files import open_workspace
 
 LIVE_PAUSE = 0.002  # s between the live events of the other session
-
-
-class _Idle:
-    """What a session that does nothing says to its clients."""
-
-    status = "running"
-    queued_prompts = 0
 
 
 def session_ports(connection: Connection, folder: Path) -> None:
@@ -44,14 +32,10 @@ async def _session_ports(connection: Connection, folder: Path) -> None:
         stack.enter_context(closing(long))
         live, _ = stack.enter_context(open_journal("live", folder / "live", limit=config.journal_limit))
         workspace = stack.enter_context(open_workspace(folder / "workspace", max_file=config.max_file))
-        services = await stack.enter_async_context(open_services())
         told, hubs = [], []
         for journal in (long, live):
-            tokens, hub = Tokens(), Hub(journal)
-            idle: Any = _Idle()
-            audience = Audience(journal, hub, Present(), idle, config)
-            port = await stack.enter_async_context(open_port(services, audience, tokens, workspace))
-            told.append((port.number, f"/ws?token={tokens.watch}"))
+            hub, door = await open_door(stack, journal, workspace, config)
+            told.append(door)
             hubs.append(hub)
         connection.send(told)
         await _publish(live, hubs[1])

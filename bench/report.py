@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+from bench.servers import versions
+
 _PACKAGES = ("trio", "trio-websocket", "hypercorn", "quart-trio", "h11", "msgspec", "apsw", "anthropic")
 
 
@@ -97,6 +99,7 @@ def _circumstances(*, quick: bool, load: float) -> Iterator[str]:
     yield f"- {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {_commit()}" + (", a quick run" if quick else "")
     yield f"- {_cpu_model()}, {os.cpu_count()} cores, load {load:.1f} before; {platform.system()} {platform.release()}"
     yield f"- {platform.python_implementation()} {platform.python_version()}, {packages}"
+    yield f"- Peers: {versions()}"
     yield ""
     yield "Server on one core, load on another, loopback. Only ratios within one run can be compared between machines."
 

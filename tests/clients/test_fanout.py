@@ -117,7 +117,7 @@ async def test_who_joins_does_not_get_what_was_waiting_for_the_others(journal, a
         note(journal)
         note(journal)  # waits for the flush
         nursery.start_soon(late.keep_up, fanout)
-        await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
         assert b"".join(early.writes) == journal.read(0).data
         await trio.sleep(1)
         note(journal)

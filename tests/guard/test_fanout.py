@@ -1,0 +1,136 @@
+"""What one event may cost on its way to many clients, in writes, encodes, task steps and bytes. A regression fails here.
+
+The bounds are those of today's path; whoever makes the path cheaper makes them tighter.
+"""
+
+import gc
+import socket
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import pytest
+import trio
+
+from bench.load import Frames
+from tests.clients.room import Room, handshake, open_listening_room
+from tests.guard.counting import Counts, counting
+
+CLIENTS = 10
+BURST = 32
+
+# ---- The bounds, each for a client and event unless it says otherwise. -------------------------------------------------
+WRITES = 1  # of an isolated event: one write to each client
+STEPS = 3  # of tasks, for an isolated event
+BURST_WRITES = 1  # to each client, for all the events that come at once
+BURST_STEPS = 3  # the same
+JOINS = 1  # of bytes, each of which copies what it joins
+ENCODES = 1  # for an event, however many clients there are
+FILE_WRITES = 2  # for a journaled event: its frame and its record
+COPIES = 2.0  # of a large event's bytes in memory at once, however many clients wait for it
+# ------------------------------------------------------------------------------------------------------------------------
+
+
+class Crowd:
+    """Clients in plain sockets, read by the test's own task."""
+
+    def __init__(self, sockets: Sequence[socket.socket]) -> None:
+        self._clients = [(each, Frames()) for each in sockets]
+
+    async def take(self, events: int) -> None:
+        """Read until each has that many events more."""
+        for client, frames in self._clients:
+            goal = frames.count + events
+            while frames.count < goal:
+                frames.feed(await _read(client))
+
+    async def settle(self, room: Room) -> None:
+        """Read until all are told that all are there."""
+        while len(room.hub) < len(self._clients):
+            await trio.testing.wait_all_tasks_blocked()
+        room.journal.append("agent_error", error="all are there", error_type="test", retryable=False)
+        for client, _ in self._clients:
+            seen = b""
+            while b"all are there" not in seen or not seen.endswith(b"}"):
+                seen += await _read(client)
+        await trio.testing.wait_all_tasks_blocked()
+
+
+async def _read(client: socket.socket) -> bytes:
+    await trio.lowlevel.wait_readable(client)
+    data = client.recv(1 << 16)
+    assert data
+    return data
+
+
+@contextmanager
+def crowd(room: Room, url: str) -> Iterator[Crowd]:
+    """`CLIENTS` clients that have asked to join."""
+    with ExitStack() as stack:
+        sockets = []
+        for _ in range(CLIENTS):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))))
+            client.sendall(handshake(room.path()))
+            sockets.append(client)
+        yield Crowd(sockets)
+
+
+async def counted(tmp_path, events, *, live) -> Counts:
+    """What that many events at once cost until every client has them, once the first one has been."""
+    async with open_listening_room(tmp_path) as (room, url):
+        with crowd(room, url) as clients, trio.fail_after(10):
+            await clients.settle(room)
+            with counting() as counts:
+                for _ in range(events):
+                    say(room, live)
+                await clients.take(events)
+    return counts
+
+
+def say(room: Room, live: bool) -> None:
+    if live:
+        room.journal.publish("claude_text_delta", turn=1, block=0, position=0, text="x" * 300)
+    else:
+        room.journal.append("claude_text", turn=1, block=0, text="x" * 300)
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["journaled", "live"])
+async def test_an_isolated_event_costs_one_write_a_client(tmp_path, live):
+    counts = await counted(tmp_path, 1, live=live)
+    assert CLIENTS <= counts.socket_writes <= CLIENTS * WRITES
+    assert counts.steps <= CLIENTS * STEPS
+    assert counts.joins <= CLIENTS * JOINS
+    assert 1 <= counts.encodes <= ENCODES
+    assert counts.file_writes == (0 if live else FILE_WRITES)
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["journaled", "live"])
+async def test_events_that_come_together_leave_together(tmp_path, live):
+    counts = await counted(tmp_path, BURST, live=live)
+    assert CLIENTS <= counts.socket_writes <= CLIENTS * BURST_WRITES
+    assert counts.steps <= CLIENTS * BURST_STEPS
+    assert counts.joins <= CLIENTS * JOINS
+    assert BURST <= counts.encodes <= BURST * ENCODES
+    assert counts.file_writes == (0 if live else BURST * FILE_WRITES)
+
+
+async def test_a_large_event_is_not_copied_for_each_client(tmp_path):
+    size = 4 << 20  # more than the sockets take, so that all of them wait for it at once
+    async with open_listening_room(tmp_path) as (room, url):
+        with crowd(room, url) as clients, trio.fail_after(10):
+            await clients.settle(room)
+            text = "x" * size
+            gc.collect()
+            tracemalloc.start()
+            try:
+                room.journal.append("claude_text", turn=1, block=0, text=text)
+                del text
+                tracemalloc.reset_peak()
+                before, _ = tracemalloc.get_traced_memory()
+                await trio.testing.wait_all_tasks_blocked()
+                held, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert before >= size
+            assert max(held, peak) <= COPIES * size
+            await clients.take(1)
