@@ -91,6 +91,7 @@ def everything(folder: Path) -> tuple[int, list[str]]:
     return scanned, hits
 
 
+@pytest.mark.slow
 async def test_obedient_model_gets_nothing_out_and_plants_nothing(tmp_path):
     port = "9"  # of the daemon itself it is not known before; nothing at all answers in there
     orders = tuple(order.replace("PORT", port).replace("PLANTED", str(tmp_path / "planted")) for order in ORDERS)

@@ -98,6 +98,7 @@ MANY_CALLS = 'name = "many"\n[[turn]]\npattern = "count"\n[[turn.step]]\n' + 400
 MANY_CALLS += '[[turn.step]]\ntext = "Counted."\n[[turn]]\n[[turn.step]]\ntext = "Fine."\n'
 
 
+@pytest.mark.slow
 async def test_calls_that_a_kill_cut_are_unknown_to_the_model_and_never_run_twice(tmp_path):
     state, script, seen = tmp_path / "state", tmp_path / "many.toml", []
     script.write_text(MANY_CALLS)

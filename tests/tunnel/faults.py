@@ -40,6 +40,7 @@ class Case:
     answer: str
     run: Run
     plan: str
+    slow: bool  # takes long, as a patience has to run out in it
 
 
 @dataclass
@@ -74,9 +75,9 @@ class Stage:
         return back
 
 
-def case(fault: str, answer: str, *, plan: str = "paid") -> Callable[[Run], Run]:
+def case(fault: str, answer: str, *, plan: str = "paid", slow: bool = False) -> Callable[[Run], Run]:
     def keep(run: Run) -> Run:
-        CASES.append(Case(fault, answer, run, plan))
+        CASES.append(Case(fault, answer, run, plan, slow))
         return run
 
     return keep
@@ -148,7 +149,9 @@ async def session_limit(stage: Stage) -> None:
 
 
 @case(
-    "limit of agent sessions, for good", "the session is refused with ngrok's code when its patience (8 s here) is over"
+    "limit of agent sessions, for good",
+    "the session is refused with ngrok's code when its patience (8 s here) is over",
+    slow=True,
 )
 async def session_limit_for_good(stage: Stage) -> None:
     stage.cloud.faults.session_limit = 0
@@ -165,7 +168,7 @@ async def endpoint_limit(stage: Stage) -> None:
         assert await body_at(tunnel) == b"first"
 
 
-@case("silent start", "the agent is killed after its time (3.5 s here) and started again")
+@case("silent start", "the agent is killed after its time (3.5 s here) and started again", slow=True)
 async def silent_start(stage: Stage) -> None:
     stage.cloud.faults.silent_start = True
     async with trio.open_nursery() as nursery, stage.measured():
@@ -262,7 +265,9 @@ async def slow_creation_cancelled(stage: Stage) -> None:
     assert not stage.cloud.endpoints
 
 
-@case("creation slower than its deadline (4 s here)", "refused; the endpoint that comes up later is taken away")
+@case(
+    "creation slower than its deadline (4 s here)", "refused; the endpoint that comes up later is taken away", slow=True
+)
 async def creation_too_slow(stage: Stage) -> None:
     stage.cloud.faults.slow_create = 5.0
     async with stage.measured():
@@ -287,6 +292,7 @@ async def reconnect(stage: Stage) -> None:
 @case(
     "connection to ngrok lost for good",
     "the session ends with the provider's code when the patience (6 s here) is over",
+    slow=True,
 )
 async def lost_for_good(stage: Stage) -> None:
     async with stage.opened() as tunnel, stage.measured():

@@ -57,7 +57,9 @@ class TestAutoOnAnAccountWithOneUrl(NgrokConformance):
     plan = "free"
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.run.__name__)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * case.slow, id=case.run.__name__) for case in CASES]
+)
 async def test_fault_is_answered_and_nothing_is_left_when(case, tmp_path) -> None:
     with trio.fail_after(30):
         await play(case, tmp_path)
