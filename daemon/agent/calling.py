@@ -40,6 +40,11 @@ class Calling:
             self._journal.publish("tool_output", tool_use_id=call["id"], position=position, text=piece)
             position += len(piece)
 
+        def changed(paths: tuple[str, ...]) -> None:
+            turn.changed = True
+            self._journal.append("files_changed", paths=list(paths))
+            self._changed()
+
         text, is_error = NOT_RUN, True
         try:
             if (refusal := await self._approvals.refusal(call)) is not None:
@@ -47,7 +52,7 @@ class Calling:
             else:
                 self._present.running_tools[call["id"]] = said
                 started, text = trio.current_time(), INTERRUPTED
-                result = await self._tools.run(call["name"], call["input"], show)
+                result = await self._tools.run(call["name"], call["input"], show, cut=changed)
             text, is_error = result.text, result.is_error
         finally:
             self._present.running_tools.pop(call["id"], None)
@@ -55,7 +60,5 @@ class Calling:
             told = {"turn": turn.number, "tool_use_id": call["id"], "result": text, "is_error": is_error}
             self._journal.append("claude_tool_result", **told, duration_ms=duration)
         if result.changed:
-            turn.changed = True
-            self._journal.append("files_changed", paths=list(result.changed))
-            self._changed()
+            changed(result.changed)
         return tool_result(call["id"], text, is_error=is_error)

@@ -52,6 +52,7 @@ class _Search(msgspec.Struct):
 
 
 Show = Callable[[str], object]
+Cut = Callable[[tuple[str, ...]], object]
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,16 @@ class Tools:
             "edit": (_Edit, self._edit),
             "glob": (_Search, self._glob),
         }
-        self._commands: dict[str, tuple[type, Callable[[Any, Show], Awaitable[Result]]]] = {
+        self._commands: dict[str, tuple[type, Callable[[Any, Show, Cut], Awaitable[Result]]]] = {
             "bash": (_Bash, self._bash),
             "grep": (_Search, self._grep),
         }
 
-    async def run(self, name: str, arguments: Any, show: Show = lambda _: None) -> Result:
+    async def run(self, name: str, arguments: Any, show: Show = bool, cut: Cut = bool) -> Result:
         """Carry out one call; `show` is given what a command prints as it comes.
 
-        Cancelled, a file is as it was or as it should be, and a command is interrupted as `Sandbox.run` says. A file tool that a
+        Cancelled, a file is as it was or as it should be, and a command is interrupted as `Sandbox.run` says; `cut` is given the
+        paths that it had changed. A file tool that a
         slow disk holds up is not waited for: it puts nothing in place once it is cancelled, and keeps the next one waiting.
         """
         if name == preview_errors.NAME:
@@ -104,7 +106,7 @@ class Tools:
         try:
             if name in self._commands:
                 shape, start = self._commands[name]
-                result = await start(msgspec.convert(arguments, shape), show)
+                result = await start(msgspec.convert(arguments, shape), show, cut)
             elif name in self._files:
                 shape, call = self._files[name]
                 given: Any = msgspec.convert(arguments, shape)
@@ -120,7 +122,7 @@ class Tools:
             return Result(text, result.is_error, result.changed)
         return result
 
-    async def _bash(self, call: _Bash, show: Show) -> Result:
+    async def _bash(self, call: _Bash, show: Show, cut: Cut) -> Result:
         if call.restart:
             await self._sandbox.restart()
             return Result("the shell is a new one; what ran in the old one is gone")
@@ -129,12 +131,20 @@ class Tools:
         _bytes(call.command)
         limit = self._config.tool_deadline
         deadline = min(call.timeout_ms / 1000, limit * _LONGER) if call.timeout_ms and call.timeout_ms > 0 else limit
-        before = await trio.to_thread.run_sync(self._workspace.stamps, abandon_on_cancel=True)
-        outcome = await self._sandbox.run(call.command, deadline=deadline, show=show)
-        after = await trio.to_thread.run_sync(self._workspace.stamps, abandon_on_cancel=True)
-        return Result(_told(outcome), outcome.code != 0, _changed(before, after))
+        before = await self._stamps()
+        try:
+            outcome = await self._sandbox.run(call.command, deadline=deadline, show=show)
+            return Result(_told(outcome), outcome.code != 0, _changed(before, await self._stamps()))
+        except trio.Cancelled:
+            with trio.move_on_after(self._config.interrupt_grace, shield=True):
+                if changed := _changed(before, await self._stamps()):
+                    cut(changed)
+            raise
 
-    async def _grep(self, call: _Search, _: Show) -> Result:
+    async def _stamps(self) -> dict[str, Stamp]:
+        return await trio.to_thread.run_sync(self._workspace.stamps, abandon_on_cancel=True)
+
+    async def _grep(self, call: _Search, _show: Show, _cut: Cut) -> Result:
         command = grep_command(call.pattern, call.path)
         _bytes(command)
         try:

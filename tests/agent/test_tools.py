@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from functools import partial
 from typing import Any
 
 import pytest
@@ -147,6 +148,16 @@ async def test_bash_tells_output_exit_code_and_what_it_changed(tools, workspace)
     assert result == Result("one\ntwo\n[exit code 3]", is_error=True, changed=("d/new.txt", "old.txt"))
     assert "".join(shown) == "one\ntwo\n"
     assert await tools.run("bash", {"command": "printf no-newline"}) == Result("no-newline")
+
+
+async def test_bash_that_is_interrupted_tells_what_it_had_changed(tools, workspace):
+    told = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(tools.run, "bash", {"command": "touch new; sleep 60"}, cut=told.append))
+        while not workspace.has("new"):
+            await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert told == [("new",)]
 
 
 async def test_bash_out_of_time_is_ended_and_says_so(tools):
