@@ -19,6 +19,7 @@ from daemon.agent.models import SCRIPTED, open_models
 from daemon.agent.request import thinking_of
 from daemon.api.app import build_app
 from daemon.api.guard import is_loopback
+from daemon.api.hot import Hot
 from daemon.api.server import ApiConnections
 from daemon.clients.mounts import open_mounts
 from daemon.config import Config
@@ -63,7 +64,7 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
             open_registry(config, store, tunnels, models) as registry,
         ):
             services.start_soon(store.run_checkpoints)
-            connections = ApiConnections(build_app(registry, config), config)
+            connections = ApiConnections(Hot(build_app(registry, config), registry, config), config)
             server = Server(
                 connections.handle,
                 max_connections=config.max_connections,

@@ -1,13 +1,11 @@
 """The Quart-Trio app: routes, and before them who may call, and after them what an error looks like."""
 
-from typing import Any
-
 from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from daemon.api import events, files, openapi, sessions, status
-from daemon.api.guard import Caller, check
+from daemon.api.guard import caller_of, check
 from daemon.api.schemas import problem
 from daemon.config import Config
 from daemon.errors import CallerError
@@ -27,11 +25,8 @@ _CORS = {
     "Access-Control-Expose-Headers": "Retry-After",
     "Access-Control-Max-Age": "600",
 }
-_FROM_A_PROXY = frozenset(
-    {b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via", b"x-forwarded-host", b"x-forwarded-proto"}
-)
 # An answer may hold a URL with its token, and none but a page of ours is to be shown; those set their own policy.
-_HEADERS = {
+HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -51,13 +46,13 @@ def build_app(registry: Registry, config: Config) -> QuartTrio:
 
     @app.before_request
     async def guard() -> Response | None:
-        caller = _caller()
+        caller = caller_of(request.scope)
         check(caller, config)
         return Response("", 204) if caller.preflight else None
 
     @app.after_request
     async def finish(response: Response) -> Response:
-        for name, value in _HEADERS.items():
+        for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         if config.allow_origin:
             response.headers.add("Vary", "Origin")
@@ -85,22 +80,3 @@ def build_app(registry: Registry, config: Config) -> QuartTrio:
         return problem(CallerError("internal_error", 500, "the log says more"), "Internal error")
 
     return app
-
-
-def _caller() -> Caller:
-    """From the request as it came: each header once, those sent twice joined, so that none hides behind another."""
-    scope: Any = request.scope
-    headers: dict[bytes, str] = {}
-    for name, value in scope["headers"]:
-        text = value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {text}" if name in headers else text
-    scheme, _, token = headers.get(b"authorization", "").partition(" ")
-    return Caller(
-        host=headers.get(b"host"),
-        origin=headers.get(b"origin"),
-        bearer=token.strip() if scheme.lower() == "bearer" else None,
-        peer=scope["client"][0] if scope.get("client") else None,
-        local=scope["server"][0] if scope.get("server") else None,
-        forwarded=not headers.keys().isdisjoint(_FROM_A_PROXY),
-        preflight=scope["method"] == "OPTIONS" and b"access-control-request-method" in headers,
-    )

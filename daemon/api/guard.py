@@ -6,15 +6,20 @@ must be one of ours, and an Origin, where there is one, too (exact, no patterns)
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hmac import compare_digest
+from typing import Any
 
 from daemon.config import Config
 from daemon.errors import CallerError
 
 _LOOPBACK_NAMES = {"localhost", "127.0.0.1", "::1"}
 _WILDCARDS = {"0.0.0.0", "::", ""}  # noqa: S104
+_FROM_A_PROXY = frozenset(
+    {b"x-forwarded-for", b"forwarded", b"x-real-ip", b"via", b"x-forwarded-host", b"x-forwarded-proto"}
+)
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::[0-9]{0,5})?", re.IGNORECASE | re.ASCII)
 
 
@@ -29,6 +34,24 @@ class Caller:
     local: str | None  # the address it came to
     forwarded: bool  # a proxy passed it on
     preflight: bool = False  # a browser asks whether its page may; it never sends a token with that
+
+
+def caller_of(scope: Mapping[str, Any]) -> Caller:
+    """From an ASGI request as it came: each header once, those sent twice joined, so that none hides behind another."""
+    headers: dict[bytes, str] = {}
+    for name, value in scope["headers"]:
+        text = value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {text}" if name in headers else text
+    scheme, _, token = headers.get(b"authorization", "").partition(" ")
+    return Caller(
+        host=headers.get(b"host"),
+        origin=headers.get(b"origin"),
+        bearer=token.strip() if scheme.lower() == "bearer" else None,
+        peer=scope["client"][0] if scope.get("client") else None,
+        local=scope["server"][0] if scope.get("server") else None,
+        forwarded=not headers.keys().isdisjoint(_FROM_A_PROXY),
+        preflight=scope["method"] == "OPTIONS" and b"access-control-request-method" in headers,
+    )
 
 
 @lru_cache(1024)

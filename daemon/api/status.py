@@ -22,26 +22,28 @@ GET    /health /metrics /openapi.json /docs
 """
 
 
+def health_of(registry: Registry) -> Health:
+    """Whether a daemon is well."""
+    counts = registry.counts()
+    return Health(
+        status="shutting_down" if registry.closing else "healthy",
+        version=__version__,
+        sessions=counts["sessions"],
+        clients=counts["clients"],
+        uptime_seconds=round(trio.current_time() - registry.opened_at, 3),
+    )
+
+
 def routes(registry: Registry) -> Blueprint:
     """The routes, bound to one daemon's sessions."""
     blueprint = Blueprint("status", __name__)
-    started = trio.current_time()
 
     @blueprint.get("/health")
     @tag(["daemon"])
     @document_response(Health, 200)
     async def get_health() -> Response:
         """Whether the daemon is well."""
-        counts = registry.counts()
-        return answer(
-            Health(
-                status="shutting_down" if registry.closing else "healthy",
-                version=__version__,
-                sessions=counts["sessions"],
-                clients=counts["clients"],
-                uptime_seconds=round(trio.current_time() - started, 3),
-            )
-        )
+        return answer(health_of(registry))
 
     @blueprint.get("/metrics")
     @tag(["daemon"])
@@ -51,7 +53,8 @@ def routes(registry: Registry) -> Blueprint:
         from daemon.api.metrics import exposition  # noqa: PLC0415  # prometheus_client is needed by nobody else
 
         return Response(
-            exposition(registry, trio.current_time() - started), content_type="text/plain; version=0.0.4; charset=utf-8"
+            exposition(registry, trio.current_time() - registry.opened_at),
+            content_type="text/plain; version=0.0.4; charset=utf-8",
         )
 
     @blueprint.get("/")

@@ -63,6 +63,7 @@ class Registry:
     ) -> None:
         self.config = config
         self.closing = False
+        self.opened_at = trio.current_time()
         self._store = store
         self._tunnels = tunnels
         self._models = models
