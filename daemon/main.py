@@ -127,6 +127,9 @@ async def run_daemon(config: Config, use: Callable[[Daemon], Awaitable[int]]) ->
                     code = await use(daemon)
                 log.info("shutdown", sessions=daemon.registry.counts()["sessions"], grace=f"{config.shutdown_grace:g}")
             nursery.cancel_scope.cancel()
+    if _SAME_SIGNAL:  # the launcher's copy of the signal may come when the handler is gone
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     return code
 
 
@@ -136,7 +139,8 @@ async def _tell_of_sandbox(config: Config) -> None:
         log.warning("sandbox_none")
     elif config.sandbox_network:
         log.warning("sandbox_network")
-    if (refusal := await try_sandbox(config)) is not None:
+    built_in = config.model == SCRIPTED and config.script is None  # which runs no command
+    if not built_in and (refusal := await try_sandbox(config)) is not None:
         log.warning("sandbox_unusable", detail=refusal)
 
 
