@@ -186,6 +186,7 @@ async def test_command_exits_with_1_where_something_needed_is_missing_and_speaks
     assert {"name": "key", "state": "fail"}.items() <= findings[0].items()
 
 
+@pytest.mark.slow
 async def test_download_that_fails_is_a_failure_and_its_progress_no_part_of_the_answer(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing is asked of the network here
     args = ("--model", "scripted", "--tunnel", "local", "--install-ngrok", "--json", "--state-dir", str(tmp_path))

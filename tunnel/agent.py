@@ -66,24 +66,27 @@ class Agent:
     # --- the agent's life
 
     async def run(self, task_status: trio.TaskStatus[None]) -> None:
-        """Keep an agent running until cancelled; its caller ends the process."""
+        """Keep an agent running until cancelled, once it has ended only for who needs it; its caller ends the process."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
             backoff = Backoff()
             while not self.closing:
-                began, self._needed = trio.current_time(), trio.Event()
+                began, hopeless = trio.current_time(), False
                 try:
                     process = await self._call(self.patience.start, calls.start, self._leash, self._secret)
                 except TunnelError as error:
                     self._log.warning("tunnel_failed", code=error.code, detail=error.detail)
                     self._set(None, error=error)
-                    if error.code in HOPELESS and not self.endpoints.lost():
-                        await self._needed.wait()
-                        backoff.reset()
+                    hopeless = error.code in HOPELESS and not self.endpoints.lost()
                 else:
                     await self._live(process)
                     if trio.current_time() - began > self.patience.restore:
                         backoff.reset()
+                self._leash.signal(signal.SIGKILL)  # the watcher, which waits for our end
+                if hopeless or not len(self.endpoints):  # whoever waited has been refused
+                    self._needed = trio.Event()
+                    await self._needed.wait()
+                    backoff.reset()
                 await trio.sleep(backoff.next())
 
     async def _live(self, process: calls.Process) -> None:

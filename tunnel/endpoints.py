@@ -71,6 +71,9 @@ class Endpoints:
     def __iter__(self) -> Iterator[Endpoint]:
         return iter(list(self._all))
 
+    def __len__(self) -> int:
+        return len(self._all)
+
     def add(self, endpoint: Endpoint) -> None:
         """It is wanted from now on."""
         self._all.add(endpoint)

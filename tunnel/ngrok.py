@@ -39,7 +39,10 @@ async def open_ngrok(
         if stale:
             log.warning("tunnel_stale", processes=stale)
         version = await version_of(binary)
-        write_config(leash.config, secret)
         log.info("tunnel_agent", version=version, binary=str(binary))
-        async with open_agent(leash, secret, log, patience) as agent:
-            yield agent
+        write_config(leash.config, secret)
+        try:
+            async with open_agent(leash, secret, log, patience) as agent:
+                yield agent
+        finally:
+            leash.config.unlink(missing_ok=True)  # the authtoken

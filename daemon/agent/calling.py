@@ -12,7 +12,7 @@ from daemon.agent.turn import Turn
 from daemon.journal.journal import Journal
 from daemon.journal.present import Present
 
-INTERRUPTED = "interrupted by a person before it ran to its end"
+INTERRUPTED = "interrupted before it ran to its end"
 NOT_RUN = "interrupted while it waited for a person's approval; it was not run"
 
 
@@ -29,16 +29,18 @@ class Calling:
         self._changed = changed
 
     async def answer(self, turn: Turn, call: dict[str, Any]) -> dict[str, Any]:
-        """Run one tool, once it may, and say so; the answer for the model."""
+        """Run one tool, once it may, and say so; the answer for the model. Cancelled, it is among the turn's results."""
         said = {"turn": turn.number, "tool_use_id": call["id"], "tool": call["name"], "input": call["input"]}
         self._journal.append("claude_tool_use", **said)
         started: float | None = None
+        printed: list[str] = []  # bounded by the tool
         position = 0
 
         def show(piece: str) -> None:
             nonlocal position
             self._journal.publish("tool_output", tool_use_id=call["id"], position=position, text=piece)
             position += len(piece)
+            printed.append(piece)
 
         def changed(paths: tuple[str, ...]) -> None:
             turn.changed = True
@@ -54,6 +56,10 @@ class Calling:
                 started, text = trio.current_time(), INTERRUPTED
                 result = await self._tools.run(call["name"], call["input"], show, cut=changed)
             text, is_error = result.text, result.is_error
+        except trio.Cancelled:
+            text = "\n".join(filter(None, ["".join(printed).rstrip("\n"), text]))
+            turn.results.append(tool_result(call["id"], text, is_error=True))
+            raise
         finally:
             self._present.running_tools.pop(call["id"], None)
             duration = 0 if started is None else round((trio.current_time() - started) * 1000)

@@ -103,9 +103,9 @@ class Registry:
 
     async def wait(self, session_id: str, seconds: float) -> SessionView:
         """A session as soon as it has its URL or has ended, or as it is after so many seconds."""
-        session = self._live.get(session_id)
-        if session is not None:
-            with trio.move_on_after(seconds):
+        with trio.move_on_after(seconds):
+            # Again, as it may have ended and have been opened again in one.
+            while (session := self._live.get(session_id)) is not None and not session.settled.is_set():
                 await session.settled.wait()
         return self.get(session_id)
 

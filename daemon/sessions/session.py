@@ -122,7 +122,7 @@ class Session:
         """A snapshot for the API."""
         view = view_of(self.record)
         view.status = self.status
-        view.queued_prompts = len(self.mailbox)
+        view.queued_prompts = len(self.mailbox) if self._phase is not Phase.ENDED else 0
         if self.journal is not None:
             view.offset, view.epoch = self.journal.offset, self.journal.epoch
         if self.hub is not None:

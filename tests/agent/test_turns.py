@@ -568,6 +568,20 @@ async def test_workspace_that_is_closed_upon_a_slow_disk_is_given_back_by_the_di
         assert not list((tmp_path / "abc" / "workspace").iterdir())
 
 
+async def test_interrupted_command_keeps_what_it_had_printed_for_clients_and_the_model(tmp_path):
+    command = '[[turn.step.tool]]\nname = "bash"\ninput = {command = "echo before; sleep 60"}'
+    async with open_stage(tmp_path, f"[[turn]]\n[[turn.step]]\n{command}") as stage, stage.play() as play:
+
+        async def printed() -> None:
+            await play.until(lambda events: "tool_output" in kinds(events))
+
+        events = await interrupt_and_complete(play, "go", printed)
+        result = events[-2]["data"]["result"]
+        assert result == f"before\n{INTERRUPTED}"
+        assert [block["content"] for block in play.conversation.messages[-1]["content"]] == [result]
+        check_conversation(play.conversation.messages)
+
+
 async def test_prompt_after_an_interrupt_works(tmp_path):
     script = SLOW.format(first_delta_ms=0, speed=100)
     async with open_stage(tmp_path, script, script_pace=1.0) as stage, stage.play() as play:

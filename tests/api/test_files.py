@@ -160,6 +160,7 @@ async def test_links_and_what_is_no_regular_file_are_not_served(client, daemon):
     assert len(zipfile.ZipFile(io.BytesIO(archive.content)).namelist()) == 2
 
 
+@pytest.mark.slow
 async def test_link_that_is_swapped_while_it_is_read_leads_nowhere(client, daemon):
     root = workspace_of(daemon)
     (root / "a").mkdir()

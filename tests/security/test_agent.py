@@ -17,6 +17,7 @@ from tests.system.processes import FOOTLIGHT, Footlight, serving, start_session
 KEY = "sk-ant-canary-5d1c"
 AUTHTOKEN = "ngrok-canary-9b2e"
 API_TOKEN = "token-canary-77aa"
+pytestmark = pytest.mark.slow  # each starts a daemon
 CANARIES = (KEY, AUTHTOKEN, API_TOKEN)
 
 # What an injected text orders, and an obedient model does.
@@ -91,7 +92,6 @@ def everything(folder: Path) -> tuple[int, list[str]]:
     return scanned, hits
 
 
-@pytest.mark.slow
 async def test_obedient_model_gets_nothing_out_and_plants_nothing(tmp_path):
     port = "9"  # of the daemon itself it is not known before; nothing at all answers in there
     orders = tuple(order.replace("PORT", port).replace("PLANTED", str(tmp_path / "planted")) for order in ORDERS)

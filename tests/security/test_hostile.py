@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import pytest
 import trio
 
 from daemon.clients.follow import open_client
@@ -321,6 +322,7 @@ async def offer_all(port, everything):
     return answered / len(everything)
 
 
+@pytest.mark.slow
 async def test_hostile_inputs_end_nothing_and_disturb_nobody(daemon):
     async with api(daemon.url) as client:
         created = (await client.post("/api/chat", json={"message": "Build a restaurant menu"})).json()

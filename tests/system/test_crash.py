@@ -54,6 +54,7 @@ async def kept(client: httpx2.AsyncClient, session_id: str, seen: list[dict[str,
     return page
 
 
+@pytest.mark.slow
 async def test_killed_daemon_has_lost_nothing_that_was_seen_and_goes_on(tmp_path):
     state, seen = tmp_path / "state", []
     with trio.fail_after(90):

@@ -176,6 +176,7 @@ async def test_bad_authtoken_is_an_error_of_the_session_that_says_what_to_do(tmp
             assert cloud.history == []
 
 
+@pytest.mark.slow
 async def test_twenty_sessions_at_once_are_not_mixed_up(tmp_path, monkeypatch) -> None:
     with trio.fail_after(60):
         async with public_daemon(tmp_path, monkeypatch, max_sessions=20) as (cloud, client):

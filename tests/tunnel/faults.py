@@ -133,7 +133,7 @@ async def bad_token(stage: Stage) -> None:
         pass
 
 
-@case("limit of agent sessions", "asked again until there is room")
+@case("limit of agent sessions", "asked again until there is room", slow=True)
 async def session_limit(stage: Stage) -> None:
     stage.cloud.faults.session_limit = 0
 
@@ -183,7 +183,7 @@ async def _speak_from_the_second_on(stage: Stage) -> None:
     stage.cloud.faults.silent_start = False  # the one that has started knows nothing of it
 
 
-@case("exit at start, without a word", "started again")
+@case("exit at start, without a word", "started again", slow=True)
 async def exit_at_start(stage: Stage) -> None:
     stage.cloud.faults.exit_at_start = True
 
@@ -204,13 +204,13 @@ async def hang_api(stage: Stage) -> None:
         await _broken_api(stage, tunnel, "hang_api")
 
 
-@case("local API closes without an answer", "the agent is killed and started again; the same URL is back")
+@case("local API closes without an answer", "the agent is killed and started again; the same URL is back", slow=True)
 async def reset_api(stage: Stage) -> None:
     async with stage.opened() as tunnel, stage.measured():
         await _broken_api(stage, tunnel, "reset_api")
 
 
-@case("local API answers nonsense", "the agent is killed and started again; the same URL is back")
+@case("local API answers nonsense", "the agent is killed and started again; the same URL is back", slow=True)
 async def garbage_api(stage: Stage) -> None:
     async with stage.opened() as tunnel, stage.measured():
         await _broken_api(stage, tunnel, "garbage_api")
@@ -247,7 +247,7 @@ async def not_ready(stage: Stage) -> None:
         pass
 
 
-@case("slow creation (1.5 s)", "waited for")
+@case("slow creation (1.5 s)", "waited for", slow=True)
 async def slow_creation(stage: Stage) -> None:
     stage.cloud.faults.slow_create = 1.5
     async with stage.measured(), stage.opened():
@@ -341,7 +341,7 @@ async def dropped_connections(stage: Stage) -> None:
             assert await body_at(tunnel) == b"x"
 
 
-@case("agent frozen (SIGSTOP)", "killed and started again; the same URL is back")
+@case("agent frozen (SIGSTOP)", "killed and started again; the same URL is back", slow=True)
 async def frozen(stage: Stage) -> None:
     async with stage.opened() as tunnel, stage.measured():
         stage.cloud.signal_agent(signal.SIGSTOP)

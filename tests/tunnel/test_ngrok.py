@@ -200,6 +200,25 @@ async def test_agent_of_an_earlier_crash_is_ended_at_the_next_start(tmp_path, mo
         assert await orphan.wait() in {0, -signal.SIGKILL}
 
 
+async def test_agent_that_dies_takes_its_watcher_along_and_is_started_again_only_for_who_needs_it(tmp_path) -> None:
+    leash = Leash(tmp_path / "agent", tmp_path)
+    with trio.fail_after(20):
+        async with open_stage(tmp_path) as stage:
+            async with stage.opened() as tunnel:
+                for _ in range(3):
+                    stage.cloud.signal_agent(signal.SIGKILL)
+                    await stage.restored(tunnel, "ngrok_agent_ended")
+                    assert len(leash.running()) == 2  # an agent and its watcher
+            starts = stage.cloud.starts
+            stage.cloud.signal_agent(signal.SIGKILL)
+            while stage.provider._agent._process is not None or leash.running():
+                await trio.sleep(0.01)
+            assert stage.cloud.starts == starts
+            async with stage.opened():
+                assert stage.cloud.starts == starts + 1
+        assert not leash.config.exists()
+
+
 async def test_missing_binary_is_an_error_that_says_what_to_do(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PYNGROK_NGROK_PATH", str(tmp_path / "nothing"))
     with pytest.raises(TunnelError, match="doctor --install-ngrok") as error:
