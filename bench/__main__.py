@@ -41,6 +41,8 @@ def main() -> int:
         measured: Table | list[Table] = importlib.import_module(f"bench.{name}").measure(asked.quick)
         tables += measured if isinstance(measured, list) else [measured]
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+        if asked.output:  # after each: a table that fails later takes nothing of it along
+            asked.output.write_text(render(tables, quick=asked.quick, load=load))
     if asked.json:
         print(
             json.dumps(
@@ -49,9 +51,7 @@ def main() -> int:
         )
         return 0
     text = render(tables, quick=asked.quick, load=load)
-    if asked.output:
-        asked.output.write_text(text)
-    else:
+    if not asked.output:
         print(text)
     for line in missed(tables):
         print(f"missed: {line}", file=sys.stderr)

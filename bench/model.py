@@ -69,6 +69,8 @@ def _listen(clients: list[WebSocket], seconds: float) -> list[float]:
     """Read what comes; how long first deltas took, in ms."""
     heard: list[float] = []
     until = time.monotonic() + seconds
+    for client in clients:
+        client.show_presence()
     with selectors.DefaultSelector() as ready:
         for client in clients:
             ready.register(client.socket, selectors.EVENT_READ)

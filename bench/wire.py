@@ -124,6 +124,10 @@ class WebSocket(_Buffered):
             pass
         self._send(CLOSE, frame[1][:2])
 
+    def show_presence(self) -> None:
+        """What a client that reads raw bytes, and answers no ping, says now and then."""
+        self._send(PONG, b"")
+
     def until(self, event: bytes) -> None:
         """Read on to an event of this kind."""
         while b'"event":"' + event + b'"' not in self.frame()[1]:
