@@ -5,7 +5,8 @@
 
 __init__.py (the protocol) · choose.py (which provider) · wanted.py (waited for by many) · local.py (the port's own loopback URL) · ngrok.py (an endpoint a
 session) · shared.py (a path a session, below one URL) · agent.py (the ngrok process, kept running) · endpoints.py (what it
-has open) · leash.py (it ends when we do) · calls.py (pyngrok) · caller.py (its calls, each with an end) · install.py (binary, authtoken, configuration) · codes.py (what ngrok's errors mean) · backoff.py ·
+has open) · leash.py (it ends when we do) · calls.py (pyngrok) · caller.py (its calls, each with an end) · install.py (binary, authtoken, configuration) · codes.py (what ngrok's errors mean) ·
+checkup.py (an account, tried) · backoff.py ·
 probe.py (asking a URL through its tunnel)
 """
 

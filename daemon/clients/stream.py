@@ -1,8 +1,8 @@
 """The bytes of one client: what was read ahead is put back, and all that is written goes through one lock.
 
-trio-websocket writes its handshake, pongs and closes through `send_all`; the journal's ready frames go out through
-`send_frames`, from memory or straight from their file. A write that makes no progress within the deadline ends the connection by force: half a frame cannot be
-followed by another one.
+trio-websocket writes its handshake, pongs and closes through `send_all`; the journal's ready frames go out through `try_write`
+where a client keeps up, else through `send_frames`, from memory or straight from their file. A write that makes no progress
+within the deadline ends the connection by force: half a frame cannot be followed by another one.
 """
 
 import os

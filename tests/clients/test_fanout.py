@@ -11,7 +11,6 @@ import wsproto.events
 from hypothesis import strategies as st
 
 from daemon.clients.fanout import _GATHER, Fanout
-from daemon.journal import frames
 from daemon.journal.cursor import Place
 from daemon.journal.journal import RING_BYTES, open_journal
 from tests.clients.room import RawClient, handshake, open_listening_room
@@ -298,9 +297,3 @@ async def test_one_stalled_client_in_ten_of_five_hundred_delays_nobody_and_is_cu
             for each in [*reading, *(reader.client.stream for reader in stalled)]:
                 await trio.aclose_forcefully(each)
             await room.hub.drain()
-
-
-def test_frames_of_a_flush_are_those_of_the_journal(journal):
-    note(journal)
-    [(frame, offset)] = journal.ring_after(0)
-    assert (frames.payload_of(frame), offset) == (next(iter(journal.payloads(0, journal.read(0)))), 1)
