@@ -137,7 +137,7 @@ class Asking:
 
     async def _read(self, received: AsyncIterator[bytes], reply: Reply, silence: trio.CancelScope) -> None:
         """Feed the reply; only what is said renews the deadline, a ping does not."""
-        stream = Events()
+        stream, limit = Events(), self._config.event_deadline
         async for data in received:
             heard = False
             for event in stream.feed(data):
@@ -147,8 +147,8 @@ class Asking:
                 if kind != "ping" and not reply.complete:
                     reply.feed(event)
                     heard = True
-            if heard:  # once for all that came together: a deadline costs as much as an event
-                silence.deadline = trio.current_time() + self._config.event_deadline
+            if heard and silence.deadline < (now := trio.current_time()) + limit * 0.9:
+                silence.deadline = now + limit  # not for each: a deadline costs as much as an event
             if reply.complete:
                 # The end of the body, mostly in the same bytes: only then can the connection be used again.
                 with trio.move_on_after(self._config.model_linger), suppress(*connection_errors()):
