@@ -101,8 +101,7 @@ class Hot:
         if body is None:
             return None
         speaker.next_event()  # the end of the request
-        headers = [(b"date", _date(int(time()))), *_HEAD, (b"content-length", b"%d" % len(body))]
-        said = h11.Response(status_code=200, headers=headers), h11.Data(data=body), h11.EndOfMessage()
+        said = _head(len(body), int(time())), h11.Data(data=body), h11.EndOfMessage()
         return b"".join(speaker.send(event) or b"" for event in said)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -134,6 +133,7 @@ class Hot:
         return None
 
 
-@lru_cache(1)
-def _date(second: int) -> bytes:
-    return format_date_time(second).encode()
+@lru_cache(32)  # h11 checks each header that it is given, which is a third of an answer
+def _head(length: int, second: int) -> h11.Response:
+    headers = [(b"date", format_date_time(second).encode()), *_HEAD, (b"content-length", b"%d" % length)]
+    return h11.Response(status_code=200, headers=headers)
