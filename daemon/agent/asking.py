@@ -86,7 +86,7 @@ class Asking:
             with trio.fail_after(self._config.event_deadline) as silence:
                 stream = await self._send(client)
                 async with stream, aclosing(stream.response.aiter_bytes()) as received:
-                    with self._merged(stream.response.extensions.get("network_stream"), reply):
+                    with self._merged(stream.response, reply):
                         await self._read(received, reply, silence)
         except Exception as error:
             ours = model_error(error)
@@ -117,10 +117,10 @@ class Asking:
         return await client.messages.create(**asked)
 
     @contextmanager
-    def _merged(self, connection: Any, reply: Reply) -> Iterator[None]:
+    def _merged(self, response: Any, reply: Reply) -> Iterator[None]:
         """Merge the pieces of a block, but for its first, over the window: by reading no sooner (transport.py)."""
-        window = self._config.delta_window
-        if not window or not hasattr(connection, "when_dry"):  # a connection of the SDK's own, to a proxy
+        window, connection = self._config.delta_window, response.extensions.get("network_stream")
+        if not window or not hasattr(connection, "answering"):  # a connection of the SDK's own, to a proxy
             yield
             return
 
@@ -129,11 +129,12 @@ class Asking:
             if reply.growing:
                 await connection.gather(trio.current_time() + window)
 
-        self._deltas.merging, connection.when_dry = True, when_dry
+        self._deltas.merging = True
         try:
-            yield
+            with connection.answering(when_dry, chunked=response.headers.get("transfer-encoding") == "chunked"):
+                yield
         finally:
-            self._deltas.merging, connection.when_dry = False, None
+            self._deltas.merging = False
 
     async def _read(self, received: AsyncIterator[bytes], reply: Reply, silence: trio.CancelScope) -> None:
         """Feed the reply; only what is said renews the deadline, a ping does not."""

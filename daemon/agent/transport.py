@@ -1,14 +1,15 @@
 """The connection to the model, on which the pieces of an answer gather.
 
 A piece that is read alone costs a wake-up and a way through five layers, which is most of what it costs at all. So whoever reads
-an answer is told when all that came has been passed on to it (`Gathered.when_dry`), and may let a window's worth come together in
-the kernel before more is read (`Gathered.gather`). Imported late, with the SDK.
+an answer is told when all that came has been passed on to it (`Gathered.answering`), and may let a window's worth come together in
+the kernel before more is read (`Gathered.gather`), which then goes up as one chunk. Imported late, with the SDK.
 """
 
+import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.request import getproxies
 
@@ -16,6 +17,8 @@ import anthropic
 import httpcore2
 import httpx2
 import trio
+
+from daemon.agent.chunks import Chunks
 
 # Bytes for which gathering ends early: more than two short pieces of text, less than the end of a block with the beginning and
 # the first piece of the next one, or the end of the answer. These are to be seen at once.
@@ -54,12 +57,26 @@ def open_client(api_key: str | None, base_url: str | None, *, loopback: bool) ->
 
 
 class Gathered(httpcore2.AsyncNetworkStream):
-    """A connection. `when_dry` is called before each read: all that was read so far has been passed on then."""
+    """A connection."""
 
     def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
-        self.when_dry: Callable[[], Awaitable[None]] | None = None
         self._stream = stream
         self._encrypted = stream.get_extra_info("ssl_object") is not None
+        self._when_dry: Callable[[], Awaitable[None]] | None = None
+        self._chunks: Chunks | None = None
+        self._last = b""  # what was read last: at the end of a head, all that was read of its body
+        self._ready = False  # there is something to be read
+
+    @contextmanager
+    def answering(self, when_dry: Callable[[], Awaitable[None]], *, chunked: bool) -> Iterator[None]:
+        """The body of an answer, after its head: `when_dry` is called before each read, when all that came was passed on."""
+        _, found, body = self._last.partition(b"\r\n\r\n")
+        self._last = b""
+        self._when_dry, self._chunks = when_dry, Chunks(body) if chunked and found else None
+        try:
+            yield
+        finally:
+            self._when_dry = self._chunks = None
 
     async def gather(self, until: float) -> None:
         """Wait for a time of Trio's clock, or until so much lies there that something has ended or begun."""
@@ -69,13 +86,32 @@ class Gathered(httpcore2.AsyncNetworkStream):
             try:
                 with trio.move_on_at(until):
                     await trio.lowlevel.wait_readable(waiting)
+                    self._ready = True
             finally:
                 waiting.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """What has come, its whole chunks as one; nothing at the end alone."""
+        while True:
+            if self._when_dry is not None:
+                await self._when_dry()
+            data = await self._read(max_bytes, timeout)
+            if self._chunks is None:
+                self._last = data
+                return data
+            if (joined := self._chunks.join(data)) or not data:
+                return joined
+
+    async def _read(self, max_bytes: int, timeout: float | None) -> bytes:
         """What has come; under TLS of all records that have, which the stream would hand out one by one."""
-        if self.when_dry is not None:
-            await self.when_dry()
+        ready, self._ready = self._ready, False
+        if ready and not self._encrypted:  # a read that may wait costs a scope and two turns of the scheduler more
+            try:
+                return os.read(self.get_extra_info("socket").fileno(), max_bytes)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise httpcore2.ReadError(str(error)) from error
         data = read = await self._stream.read(max_bytes, timeout)
         while self._encrypted and read and len(data) < max_bytes:
             read = b""

@@ -197,22 +197,45 @@ async def test_gathering_on_a_connection_that_was_closed_ends(certificate):
 
 
 @pytest.mark.parametrize("chunks", [1, 5])
-async def test_reader_is_told_when_all_that_came_was_passed_on(certificate, chunks):
+async def test_reader_is_told_when_all_that_came_was_passed_on_and_gets_it_at_once(certificate, chunks):
     async with talking(certificate) as (talk, connection, received):
         said = []
 
         async def when_dry() -> None:
             said.append("dry")
+            await connection.gather(trio.current_time() + 0.1)
 
-        await talk.say(b"".join(chunk(PIECE) for _ in range(chunks)))
-        connection.when_dry = when_dry
-        for _ in range(chunks):
-            await anext(received)
-            said.append("piece")
-        talk.leave()
-        with pytest.raises(httpx2.RemoteProtocolError):
-            await anext(received)
-        assert said in (["dry"] + ["piece"] * chunks + ["dry"], ["piece"] * chunks + ["dry"])
+        with connection.answering(when_dry, chunked=True):
+            for _ in range(chunks):
+                await talk.say(chunk(PIECE))
+            said.append(await anext(received))
+            talk.leave()
+            with pytest.raises(httpx2.RemoteProtocolError):
+                await anext(received)
+        assert said == ["dry", PIECE * chunks, "dry"]
+
+
+@pytest.mark.parametrize("with_head", range(0, 31, 3))
+async def test_answer_is_whole_however_much_of_it_came_with_the_head(with_head):
+    body = b"".join(map(chunk, (b"one ", b"two ", b"three "))) + b"0\r\n\r\n"
+
+    async def answer(stream: trio.abc.Stream) -> None:
+        while await asked(stream):
+            await stream.send_all(HEAD + body[:with_head])
+            await dry.wait()
+            await stream.send_all(body[with_head:])
+
+    async def when_dry() -> None:
+        dry.set()
+
+    async with serving(answer) as (model, url), client() as http:
+        for _ in range(2):
+            dry = trio.Event()
+            async with http.stream("GET", url) as response:
+                connection = response.extensions["network_stream"]
+                with connection.answering(when_dry, chunked=True):
+                    assert await response.aread() == b"one two three "
+        assert model.connections == 1
 
 
 async def test_connection_is_used_again_after_an_answer(certificate):
