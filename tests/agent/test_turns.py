@@ -8,7 +8,8 @@ import pytest
 import trio
 
 from daemon.agent.calling import INTERRUPTED
-from daemon.agent.turns import CUT, UNKNOWN
+from daemon.agent.turns import CUT
+from daemon.agent.unfinished import UNKNOWN
 from daemon.sessions.record import Usage
 from daemon.workspace import beneath
 from tests.agent.stage import PREVIEW, Play, check_conversation, open_stage
@@ -304,7 +305,7 @@ async def test_conversation_is_kept_when_the_session_is_opened_again(tmp_path):
             assert play.conversation.messages == said
 
 
-async def test_calls_that_a_crash_left_open_are_answered_as_unknown(tmp_path):
+async def test_calls_that_a_crash_left_open_are_answered_before_the_next_turn(tmp_path):
     async with open_stage(tmp_path, BUILD) as stage:
         call = {"type": "tool_use", "id": "toolu_1", "name": "write", "input": {}}
         stage.store.add_message("abc", 0, {"role": "user", "content": [{"type": "text", "text": "build"}]})
