@@ -148,6 +148,7 @@ class Config:
     max_shared_connections: int = 20_000  # sockets of the listener that sessions share
     max_file: int = 16 * MB  # one file that the agent writes or the preview serves
     max_archive: int = 1 << 30  # a workspace that is sent as a ZIP
+    max_offset: int = (1 << 53) - 1  # that may be asked for: what every JSON reader holds exactly
     max_tool_result: int = 64 * 1024  # characters that the model and the journal get of a tool's result
     max_rounds: int = 200  # model replies in one turn
     max_cut_replies: int = 3  # in a row that ran out of tokens inside a tool call and are gone on from
