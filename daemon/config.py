@@ -133,7 +133,9 @@ class Config:
     retry_first: float = 0.5  # the longest pause before the second try; it doubles with each
     retry_longest: float = 30.0  # a pause at the most, where the API asks for no longer one
     model_linger: float = 0.5  # a reply is complete, but its connection, to be used again, is not at its end
-    context_trigger: int = 120_000  # tokens of input from which on the API leaves out old tool calls
+    summary_deadline: float = 600.0  # the API sums up a long context, of which it sends nothing until it is done
+    context_summary: int = 150_000  # tokens of input from which on the API sums up what was said, for a model that can
+    context_trigger: int = 120_000  # for another model: from which on it leaves out old tool calls
     context_keep: int = 6  # of the latest tool calls, which it keeps
     context_clear: int = 30_000  # tokens that it leaves out at once: each time, the prompt cache is lost
 

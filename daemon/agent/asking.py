@@ -48,6 +48,12 @@ class Asking:
         self._preview_url = preview_url
         self._config = config
 
+    @property
+    def edited_by_api(self) -> bool:
+        """Whether the API is to make a long context shorter."""
+        own_api = self._settings.model != SCRIPTED and self._config.anthropic_base_url is None
+        return self._config.compaction == "api" or (self._config.compaction == "auto" and own_api)
+
     async def reply(self, client: Any, turn: Turn) -> Reply:
         """One reply, asked for again where that may help. `ModelError` where it does not come to its end.
 
@@ -84,7 +90,7 @@ class Asking:
         reply = turn.reply = Reply(BlockSink(self._journal, self._deltas, turn))
         try:
             with trio.fail_after(self._config.event_deadline) as silence:
-                stream = await self._send(client)
+                stream = await self._send(client, sums_up=turn.sums_up)
                 async with stream, aclosing(stream.response.aiter_bytes()) as received:
                     await self._read(received, reply, silence)
         except Exception as error:
@@ -101,7 +107,7 @@ class Asking:
             raise ModelError("the model's answer was cut short", error_type="stream_cut", retryable=True)
         return reply
 
-    async def _send(self, client: Any) -> Any:
+    async def _send(self, client: Any, *, sums_up: bool) -> Any:
         model, system = self._settings.model, self._settings.system
         asked = request(
             self._config,
@@ -109,10 +115,10 @@ class Asking:
             system=system_prompt(self._preview_url, self._system if system is None else system),
             messages=self._conversation.told,
             tools=definitions(),
+            sums_up=sums_up,
         )
-        own_api = model != SCRIPTED and self._config.anthropic_base_url is None
-        if self._config.compaction == "api" or (self._config.compaction == "auto" and own_api):
-            return await client.beta.messages.create(**asked, **context_edits(self._config))
+        if self.edited_by_api:
+            return await client.beta.messages.create(**asked, **context_edits(self._config, sums_up=sums_up))
         return await client.messages.create(**asked)
 
     async def _read(self, received: AsyncIterator[bytes], reply: Reply, silence: trio.CancelScope) -> None:
@@ -128,7 +134,8 @@ class Asking:
                     reply.feed(event)
                     heard = True
             if heard:  # once for all that came together: a deadline costs as much as an event
-                silence.deadline = trio.current_time() + self._config.event_deadline
+                patience = self._config.summary_deadline if reply.sums_up else self._config.event_deadline
+                silence.deadline = trio.current_time() + patience
             if reply.complete:
                 # The end of the body, mostly in the same bytes: only then can the connection be used again.
                 with trio.move_on_after(self._config.model_linger), suppress(*connection_errors()):

@@ -9,7 +9,7 @@ import trio
 from daemon.agent.approvals import Approvals
 from daemon.agent.asking import Asking, BlockSink
 from daemon.agent.calling import INTERRUPTED, Calling
-from daemon.agent.compaction import share_over
+from daemon.agent.compaction import is_summary, share_over
 from daemon.agent.conversation import Conversation, tool_result
 from daemon.agent.deltas import Deltas
 from daemon.agent.models import Models
@@ -125,7 +125,9 @@ class Agent:
             )
 
     async def _rounds(self, turn: Turn) -> str:
-        client = await self._models.client(self._settings.model)
+        model = self._settings.model
+        client = await self._models.client(model)
+        turn.sums_up = self._asking.edited_by_api and await self._models.sums_up(model)
         cut = 0  # replies in a row that ended in the middle of a call
         for _ in range(self._config.max_rounds):
             if self._over_budget(turn):
@@ -172,7 +174,7 @@ class Agent:
         """After any way out: nothing half said stays open."""
         BlockSink(self._journal, self.deltas, turn).closed()
         if turn.reply is not None:
-            cut = [block for block in turn.reply.content() if block["type"] == "text"]
+            cut = [block for block in turn.reply.content() if block["type"] == "text" or is_summary(block)]
             self._conversation.add("assistant", cut)
         if self._conversation.unanswered():
             self._conversation.answer(turn.results, INTERRUPTED)
