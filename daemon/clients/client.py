@@ -149,12 +149,9 @@ class _Conversation:
 
     async def _keep_up(self) -> Stand:
         """While the fan-out writes to this client; then what of it was left half-way."""
-        place = await self._audience.hub.fanout.keep_up(self._write)
+        place = await self._audience.hub.fanout.keep_up(self._stream.try_write)
         await self._stream.settle()
         return place
-
-    def _write(self, data: bytes) -> int:
-        return 0 if self._ws.closed else self._stream.try_write(data)
 
     def _connected(self, reset: str | None) -> bytes:
         """What a client is told first."""
