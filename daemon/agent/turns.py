@@ -9,7 +9,7 @@ import trio
 from daemon.agent.approvals import Approvals
 from daemon.agent.asking import Asking, BlockSink
 from daemon.agent.calling import INTERRUPTED, Calling
-from daemon.agent.compaction import is_summary, share_over
+from daemon.agent.compaction import share_over
 from daemon.agent.conversation import Conversation, tool_result
 from daemon.agent.deltas import Deltas
 from daemon.agent.models import Models
@@ -174,7 +174,7 @@ class Agent:
         """After any way out: nothing half said stays open."""
         BlockSink(self._journal, self._deltas, turn).closed()
         if turn.reply is not None:
-            cut = [block for block in turn.reply.content() if block["type"] == "text" or is_summary(block)]
+            cut = [block for block in turn.reply.content() if block["type"] == "text"]
             self._conversation.add("assistant", cut)
         if self._conversation.unanswered():
             self._conversation.answer(turn.results, INTERRUPTED)
