@@ -3,9 +3,11 @@
 import dataclasses
 import io
 import os
+import signal
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn, TypeVar
@@ -183,7 +185,7 @@ def demo(message: str, once: bool, state_dir: Path | None, **values: Any) -> Non
     from daemon.demo import run_demo
 
     log.configure("text", quiet=True)
-    with TemporaryDirectory(prefix="footlight-") as temporary:
+    with _interruptible(), TemporaryDirectory(prefix="footlight-") as temporary:
         config = _config({**values, "model": "scripted", "tunnel": "local", "state_dir": state_dir or Path(temporary)})
         code = _run(run_demo, config, message, once)
     sys.exit(code)
@@ -226,7 +228,8 @@ def _run(run: Any, *args: Any) -> int:
 
     code = 1
     try:
-        code = int(trio.run(run, *args))
+        with _interruptible():
+            code = int(trio.run(run, *args))
     except* CallerError as group:  # a setting or an argument that cannot be used
         _complain(str(first_cause(group)))
         code = 2
@@ -237,6 +240,19 @@ def _run(run: Any, *args: Any) -> int:
     return code
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl+C raises `KeyboardInterrupt` in here; before and after, it ends the process at once, as `__main__` has it."""
+    outside = signal.getsignal(signal.SIGINT)
+    if outside is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored by now
+            signal.signal(signal.SIGINT, outside)
+
+
 def _complain(what: str) -> None:
     click.echo(f"footlight: {' '.join(what.split())}", err=True)
 
@@ -244,7 +260,6 @@ def _complain(what: str) -> None:
 def _leave_launcher() -> None:
     """In the single binary this is a child of the launcher that unpacked it: end with it, and keep its libraries to ourselves."""
     import ctypes
-    import signal
 
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)  # who kills the launcher means the daemon

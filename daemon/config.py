@@ -133,7 +133,9 @@ class Config:
     retry_first: float = 0.5  # the longest pause before the second try; it doubles with each
     retry_longest: float = 30.0  # a pause at the most, where the API asks for no longer one
     model_linger: float = 0.5  # a reply is complete, but its connection, to be used again, is not at its end
-    context_trigger: int = 120_000  # tokens of input from which on the API leaves out old tool calls
+    summary_deadline: float = 600.0  # the API sums up a long context, of which it sends nothing until it is done
+    context_summary: int = 150_000  # tokens of input from which on the API sums up what was said, for a model that can
+    context_trigger: int = 120_000  # for another model: from which on it leaves out old tool calls
     context_keep: int = 6  # of the latest tool calls, which it keeps
     context_clear: int = 30_000  # tokens that it leaves out at once: each time, the prompt cache is lost
 
@@ -148,6 +150,7 @@ class Config:
     max_shared_connections: int = 20_000  # sockets of the listener that sessions share
     max_file: int = 16 * MB  # one file that the agent writes or the preview serves
     max_archive: int = 1 << 30  # a workspace that is sent as a ZIP
+    max_offset: int = (1 << 53) - 1  # that may be asked for: what every JSON reader holds exactly
     max_tool_result: int = 64 * 1024  # characters that the model and the journal get of a tool's result
     max_rounds: int = 200  # model replies in one turn
     max_cut_replies: int = 3  # in a row that ran out of tokens inside a tool call and are gone on from

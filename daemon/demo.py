@@ -8,13 +8,11 @@ from rich.text import Text
 
 from daemon.clients.follow import follow
 from daemon.config import Config
-from daemon.main import Daemon, run_daemon
+from daemon.main import INTERRUPTED, Daemon, run_daemon
 from daemon.sessions.lifecycle import Reason
 from daemon.sessions.record import SessionView
 from daemon.sessions.registry import Asked
 from daemon.terminal import Transcript
-
-_INTERRUPTED = 130
 
 
 async def run_demo(config: Config, message: str, once: bool) -> int:
@@ -26,7 +24,7 @@ async def run_demo(config: Config, message: str, once: bool) -> int:
 
 class _Demo:
     def __init__(self, console: Console, message: str, once: bool) -> None:
-        self.code = _INTERRUPTED  # until the first turn is through
+        self.code = INTERRUPTED  # until the first turn is through
         self._console = console
         self._message = message
         self._once = once
@@ -55,7 +53,7 @@ class _Demo:
         """Show an event; whether it is the last one to wait for."""
         self._transcript.show(event)
         ended: bool = event["event"] == "session_end"
-        if self.code == _INTERRUPTED and (ended or event["event"] == "turn_complete"):
+        if self.code == INTERRUPTED and (ended or event["event"] == "turn_complete"):
             self.code = 1 if ended or event["data"]["is_error"] else 0
             if self._once:
                 return True

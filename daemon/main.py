@@ -34,6 +34,8 @@ from tunnel import TunnelError, TunnelProvider
 from tunnel.choose import Wishes, open_provider
 from tunnel.patience import Patience
 
+INTERRUPTED = 130  # the exit code of whatever Ctrl+C ended
+
 # s: the launcher of the single binary passes on each signal, which a terminal or a supervisor has sent to both of them.
 _SAME_SIGNAL = 1.0 if getattr(sys, "frozen", False) else 0.0
 
@@ -101,17 +103,21 @@ async def _open_tunnels(config: Config) -> AsyncIterator[TunnelProvider]:
 
 
 async def run_daemon(config: Config, use: Callable[[Daemon], Awaitable[int]]) -> int:
-    """Run a daemon for as long as `use` takes, or until SIGINT or SIGTERM; what `use` returned, 0 after a signal.
+    """Run a daemon for as long as `use` takes, or until a signal; what `use` returned, 130 after SIGINT, 0 after SIGTERM.
 
+    SIGTERM is how a supervisor has a service done; Ctrl+C interrupts, as it does any command.
     The end takes at most `shutdown_grace`, whatever clients do; a second signal ends the process at once.
     """
     using, code = trio.CancelScope(), 0
 
     async def watch(signals: AsyncIterator[int]) -> None:
+        nonlocal code
         asked = inf
-        async for _ in signals:
+        async for number in signals:
             if trio.current_time() >= asked + _SAME_SIGNAL:
-                os._exit(130)  # every file is written as it is appended to; nothing else may take its time now
+                os._exit(INTERRUPTED)  # every file is written as it is appended to; nothing else may take its time now
+            if asked == inf and number == signal.SIGINT:
+                code = INTERRUPTED
             asked = min(asked, trio.current_time())
             using.cancel()
 

@@ -264,8 +264,8 @@ async def test_run_daemon_returns_what_its_use_returned(config):
         assert await run_daemon(config, use) == 7
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-async def test_run_daemon_ends_cleanly_by_a_signal(config, number):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)], ids=["SIGINT", "SIGTERM"])
+async def test_run_daemon_ends_cleanly_by_a_signal(config, number, code):
     before = leftovers()
     handler = signal.getsignal(number)
     found = []
@@ -288,9 +288,9 @@ async def test_run_daemon_ends_cleanly_by_a_signal(config, number):
 
     with trio.fail_after(10):
         async with trio.open_nursery() as outside:
-            assert await run_daemon(config, use) == 0
-    *events, code = found
-    assert (events[-1]["event"], events[-1]["data"]["reason"], code) == ("session_end", "shutdown", 1001)
+            assert await run_daemon(config, use) == code
+    *events, closed = found
+    assert (events[-1]["event"], events[-1]["data"]["reason"], closed) == ("session_end", "shutdown", 1001)
     assert signal.getsignal(number) == handler
     await nothing_left(before)
 

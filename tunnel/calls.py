@@ -57,9 +57,10 @@ def start(leash: Leash, secret: str, timeout: float) -> Process:
         started = process.get_process(config)
     except (PyngrokError, OSError, http.client.HTTPException) as error:
         popen = _popen_of(error)
-        said = "\n".join([*(log.line for log in getattr(error, "ngrok_logs", [])), str(error), _rest_of(popen)])
+        printed = [*(log.line for log in getattr(error, "ngrok_logs", [])), *_rest_of(popen)]
         process.kill_process(config.ngrok_path)
-        raise error_from(said, "ngrok_unusable", secret) from None
+        text = "\n".join([*printed, str(error)])
+        raise error_from(text, "ngrok_unusable", secret, why=_why(printed) or str(error)) from None
     assert started.api_url is not None
     return Process(started.proc, started.api_url)
 
@@ -145,14 +146,25 @@ def _popen_of(error: BaseException) -> Any:
     return None
 
 
-def _rest_of(popen: Any) -> str:
+def _rest_of(popen: Any) -> list[str]:
     """What an agent that has ended said after pyngrok stopped to listen, the reason mostly."""
     if popen is None or popen.stdout.closed:
-        return ""
+        return []
     with popen.stdout:
         if popen.poll() is None:
-            return ""
-        return "".join(popen.stdout.readlines()[-_KEEP_LINES:])
+            return []
+        lines: list[str] = popen.stdout.readlines()[-_KEEP_LINES:]
+        return lines
+
+
+def _why(printed: list[str]) -> str:
+    """Of all that an agent has printed that could not start, the words that say why: its first error, else its last line."""
+    lines = [line.strip() for line in printed if line.strip()]
+    for line in lines:
+        error = line.removeprefix("ERROR:") if line.startswith("ERROR:") else NgrokLog(line).err
+        if error and error.strip() and error not in _NIL:
+            return error
+    return (NgrokLog(lines[-1]).msg or lines[-1]) if lines else ""
 
 
 def _quiet() -> None:

@@ -56,7 +56,7 @@ MEANINGS: dict[str, tuple[str, str]] = {  # code -> what it means, what to do
     "ngrok_missing": ("there is no ngrok on this machine", "run `footlight doctor --install-ngrok`"),
     "ngrok_no_token": ("no ngrok authtoken is configured", _COPY_AGAIN.replace("it again", "yours")),
     "ngrok_too_old": ("this ngrok agent is too old", "run `ngrok update`"),
-    "ngrok_unusable": ("ngrok does not run on this machine", "run `footlight doctor`"),
+    "ngrok_unusable": ("ngrok does not run on this machine", "replace it, or set PYNGROK_NGROK_PATH to another one"),
     "ngrok_hangs": ("the ngrok agent did not answer and was ended", "it is started again"),
     "ngrok_not_ready": ("the ngrok agent has no connection to ngrok", "check this machine's network"),
     "ngrok_session_lost": ("the ngrok agent lost its connection to ngrok", "it reconnects by itself"),
@@ -94,10 +94,9 @@ def error_of(code: str, said: str = "") -> TunnelError:
     return TunnelError(code, f"{what}{why}; {to_do}")
 
 
-def error_from(text: str, otherwise: str, secret: str | None = None) -> TunnelError:
-    """What a text of ngrok's says, by the code in it or `otherwise`."""
-    text = redact(text, secret)
-    return error_of(code_in(text) or otherwise, text)
+def error_from(text: str, otherwise: str, secret: str | None = None, *, why: str | None = None) -> TunnelError:
+    """What a text of ngrok's says, by the code in it or `otherwise`; `why` are the words of it that are worth repeating."""
+    return error_of(code_in(text) or otherwise, redact(text if why is None else why, secret))
 
 
 def said_by_api(body: str) -> str:

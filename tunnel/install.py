@@ -17,6 +17,7 @@ from tunnel.codes import error_of
 
 OLDEST = (3, 30)  # the first with /api/endpoints
 _VERSION_DEADLINE = 10.0  # s
+_SAYING = 80  # characters of what is no version
 
 _CONFIG = """\
 version: 3
@@ -84,7 +85,8 @@ async def version_of(binary: Path) -> str:
     said = done.stdout.decode(errors="replace")
     found = re.search(r"version (\d+)\.(\d+)\S*", said)
     if found is None:
-        raise error_of("ngrok_unusable", f"{binary} --version says: {said or 'nothing'}")
+        first = said.strip().partition("\n")[0][:_SAYING]
+        raise error_of("ngrok_unusable", f"{binary} --version says: {first or 'nothing'}")
     if (int(found[1]), int(found[2])) < OLDEST:
         raise error_of("ngrok_too_old", f"it has {found[0]}, footlight needs {OLDEST[0]}.{OLDEST[1]} or newer")
     return found[0].removeprefix("version ")

@@ -48,6 +48,12 @@ class Asking:
         self._preview_url = preview_url
         self._config = config
 
+    @property
+    def edited_by_api(self) -> bool:
+        """Whether the API is to make a long context shorter."""
+        own_api = self._settings.model != SCRIPTED and self._config.anthropic_base_url is None
+        return self._config.compaction == "api" or (self._config.compaction == "auto" and own_api)
+
     async def reply(self, client: Any, turn: Turn) -> Reply:
         """One reply, asked for again where that may help. `ModelError` where it does not come to its end.
 
@@ -84,7 +90,7 @@ class Asking:
         reply = turn.reply = Reply(BlockSink(self._journal, self._deltas, turn))
         try:
             with trio.fail_after(self._config.event_deadline) as silence:
-                stream = await self._send(client)
+                stream = await self._send(client, sums_up=turn.sums_up)
                 async with stream, aclosing(stream.response.aiter_bytes()) as received:
                     with self._merged(stream.response, reply):
                         await self._read(received, reply, silence)
@@ -102,7 +108,7 @@ class Asking:
             raise ModelError("the model's answer was cut short", error_type="stream_cut", retryable=True)
         return reply
 
-    async def _send(self, client: Any) -> Any:
+    async def _send(self, client: Any, *, sums_up: bool) -> Any:
         model, system = self._settings.model, self._settings.system
         asked = request(
             self._config,
@@ -110,10 +116,10 @@ class Asking:
             system=system_prompt(self._preview_url, self._system if system is None else system),
             messages=self._conversation.told,
             tools=definitions(),
+            sums_up=sums_up,
         )
-        own_api = model != SCRIPTED and self._config.anthropic_base_url is None
-        if self._config.compaction == "api" or (self._config.compaction == "auto" and own_api):
-            return await client.beta.messages.create(**asked, **context_edits(self._config))
+        if self.edited_by_api:
+            return await client.beta.messages.create(**asked, **context_edits(self._config, sums_up=sums_up))
         return await client.messages.create(**asked)
 
     @contextmanager
@@ -138,7 +144,7 @@ class Asking:
 
     async def _read(self, received: AsyncIterator[bytes], reply: Reply, silence: trio.CancelScope) -> None:
         """Feed the reply; only what is said renews the deadline, a ping does not."""
-        stream, limit = Events(), self._config.event_deadline
+        stream = Events()
         async for data in received:
             heard = False
             for event in stream.feed(data):
@@ -148,7 +154,9 @@ class Asking:
                 if kind != "ping" and not reply.complete:
                     reply.feed(event)
                     heard = True
-            if heard and silence.deadline < (now := trio.current_time()) + limit * 0.9:
+            now = trio.current_time()
+            limit = self._config.summary_deadline if reply.sums_up else self._config.event_deadline
+            if heard and not now + limit * 0.9 <= silence.deadline <= now + limit:
                 silence.deadline = now + limit  # not for each: a deadline costs as much as an event
             if reply.complete:
                 # The end of the body, mostly in the same bytes: only then can the connection be used again.

@@ -10,7 +10,7 @@ from daemon.agent.conversation import tool_result
 from daemon.agent.tools import Result, Tools
 from daemon.agent.turn import Turn
 from daemon.journal.journal import Journal
-from daemon.journal.present import Present
+from daemon.journal.present import OpenOutput, Present
 
 INTERRUPTED = "interrupted before it ran to its end"
 NOT_RUN = "interrupted while it waited for a person's approval; it was not run"
@@ -33,14 +33,12 @@ class Calling:
         said = {"turn": turn.number, "tool_use_id": call["id"], "tool": call["name"], "input": call["input"]}
         self._journal.append("claude_tool_use", **said)
         started: float | None = None
-        printed: list[str] = []  # bounded by the tool
-        position = 0
+        printed = self._present.output = OpenOutput(call["id"])
 
         def show(piece: str) -> None:
-            nonlocal position
-            self._journal.publish("tool_output", tool_use_id=call["id"], position=position, text=piece)
-            position += len(piece)
-            printed.append(piece)
+            self._journal.publish("tool_output", tool_use_id=call["id"], position=printed.length, text=piece)
+            printed.length += len(piece)
+            printed.parts.append(piece)
 
         def changed(paths: tuple[str, ...]) -> None:
             turn.changed = True
@@ -57,11 +55,12 @@ class Calling:
                 result = await self._tools.run(call["name"], call["input"], show, cut=changed)
             text, is_error = result.text, result.is_error
         except trio.Cancelled:
-            text = "\n".join(filter(None, ["".join(printed).rstrip("\n"), text]))
+            text = "\n".join(filter(None, ["".join(printed.parts).rstrip("\n"), text]))
             turn.results.append(tool_result(call["id"], text, is_error=True))
             raise
         finally:
             self._present.running_tools.pop(call["id"], None)
+            self._present.output = None
             duration = 0 if started is None else round((trio.current_time() - started) * 1000)
             told = {"turn": turn.number, "tool_use_id": call["id"], "result": text, "is_error": is_error}
             self._journal.append("claude_tool_result", **told, duration_ms=duration)

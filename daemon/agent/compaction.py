@@ -1,7 +1,7 @@
 """Making a conversation shorter without losing the task; pure.
 
 Old results go first, since a tool can be called again; then what was written, which is in the files; then whole turns. The first
-prompt and what is being worked on stay.
+prompt, the API's summary where it has made one, and what is being worked on stay.
 """
 
 import re
@@ -25,6 +25,19 @@ def share_over(detail: str) -> float:
     if found is None or (has := int(found[1])) == 0:
         return _UNKNOWN_SHARE
     return min(0.95, max(0.05, 1 - _FILLED * int(found[2]) / has))
+
+
+def is_summary(block: _Message) -> bool:
+    """Whether the API has summed up in it what was said before, and heeds that no more; one without content counts for nothing."""
+    return bool(block["type"] == "compaction")
+
+
+def since_summary(messages: list[_Message]) -> list[_Message]:
+    """The first prompt, and all from the last summary on, which stands for what was said between the two."""
+    for at in range(len(messages) - 1, 0, -1):
+        if any(is_summary(block) and block.get("content") for block in messages[at]["content"]):
+            return [messages[0], *messages[at:]]
+    return messages
 
 
 def compacted(messages: list[_Message], share: float) -> list[_Message] | None:
@@ -67,10 +80,12 @@ def _without_input(block: _Message) -> _Message:
 
 
 def _without_turns(messages: list[_Message], goal: float) -> list[_Message]:
-    """The first prompt, and all from a later one on: the first that leaves room, or the last."""
+    """The first prompt and the summary, and all from a later prompt on: the first that leaves room, or the last."""
     shorter = messages
+    summaries = [block for message in messages[1:2] for block in message["content"] if is_summary(block)]
+    head = [*messages[:1], *([{"role": "assistant", "content": summaries}] if summaries else [])]
     for start in (number for number, message in enumerate(messages) if number and _is_prompt(message)):
-        shorter = [messages[0], *messages[start:]]
+        shorter = [*head, *messages[start:]]
         if _size(shorter) <= goal:
             break
     return shorter

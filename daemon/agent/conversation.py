@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from daemon.agent.compaction import compacted
+from daemon.agent.compaction import compacted, is_summary, since_summary
 from daemon.journal.store import Store
 
 _Block = dict[str, Any]
@@ -13,7 +13,7 @@ class Conversation:
 
     def __init__(self, store: Store, session_id: str) -> None:
         self.messages: list[dict[str, Any]] = store.conversation(session_id)
-        self.told = [*self.messages]  # what the model is told of them
+        self.told = since_summary([*self.messages])  # what the model is told of them
         self._store = store
         self._session_id = session_id
 
@@ -23,6 +23,8 @@ class Conversation:
             self._store.add_message(self._session_id, len(self.messages), {"role": role, "content": content})
             self.messages.append({"role": role, "content": content})
             self.told.append(self.messages[-1])
+            if any(map(is_summary, content)):
+                self.told = since_summary(self.told)
 
     def compact(self, share: float) -> bool:
         """Tell the model that share less from now on; whether anything could be left out. What is kept stays whole."""

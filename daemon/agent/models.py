@@ -41,6 +41,7 @@ class Models:
         self._script: Script | None = load_script(config.script) if config.script or config.model == SCRIPTED else None
         self.system = _text_of(config.system_file)
         self._clients: dict[str, AsyncAnthropic] = {}
+        self._sums_up: dict[str, bool] = {}  # by model; only those that there are
         self._lock = trio.Lock()
 
     def refuse_unusable(self, model: str) -> None:
@@ -71,6 +72,21 @@ class Models:
                 make = partial(open_client, key, url, loopback=place == SCRIPTED)
                 self._clients[place] = await trio.to_thread.run_sync(make)  # reads the system's certificates: 0.1 s
             return self._clients[place]
+
+    async def sums_up(self, model: str) -> bool:
+        """Whether the API can sum up a long context for a model; asked once. Where it does not say so, it cannot."""
+        if model not in self._sums_up:
+            client = await self.client(model)
+            try:
+                with trio.fail_after(_CHECK_DEADLINE):
+                    found = await client.models.retrieve(model)
+            except Exception as error:
+                if model_error(error) is None:
+                    raise
+                return False
+            edits = getattr(getattr(found, "capabilities", None), "context_management", None)
+            self._sums_up[model] = bool(getattr(getattr(edits, "compact_20260112", None), "supported", False))
+        return self._sums_up[model]
 
     async def check(self, model: str) -> str:
         """Ask the endpoint for a model, without using it; what it is. Raises `ModelError`, or `CallerError` without a key."""

@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from daemon.agent.compaction import is_summary
 from daemon.journal.present import Kind
 from daemon.sessions.record import Usage
 
@@ -37,6 +38,8 @@ class Reply:
         self._closed: set[int] = set()
         self._json: dict[int, list[str]] = {}
         self._unreadable: dict[int, msgspec.DecodeError] = {}  # tools' inputs that are no JSON object
+        self._said: dict[str, int] = {}  # the usage, as the API counts it
+        self._summing: list[dict[str, Any]] = []  # what summing up took besides, each time
         self._sink = sink
 
     def feed(self, event: dict[str, Any]) -> None:
@@ -56,6 +59,11 @@ class Reply:
                 self._count(event["usage"])
             case "message_stop":
                 self._end()
+
+    @property
+    def sums_up(self) -> bool:
+        """Whether the API is summing up what was said before: it comes as a whole."""
+        return any(is_summary(block) and index not in self._closed for index, block in self._blocks.items())
 
     def content(self) -> list[dict[str, Any]]:
         """What can be said back to the API: whole blocks, and the text of one that was cut."""
@@ -106,6 +114,8 @@ class Reply:
                 block["signature"] = delta["signature"]
             case "input_json_delta":
                 self._json[index].append(delta["partial_json"])
+            case _ if block["type"] not in {"text", "thinking", "tool_use"}:  # as with a summary: whole values
+                block |= {key: value for key, value in delta.items() if key != "type" and value is not None}
 
     def _say(self, block: dict[str, Any], key: str, text: str) -> None:
         text = text.encode(errors="replace").decode()  # half a surrogate pair could not be written down
@@ -127,6 +137,9 @@ class Reply:
         self._closed.add(index)
 
     def _count(self, usage: dict[str, Any]) -> None:
-        for name in self.usage.__struct_fields__:
-            if (count := usage.get(name)) is not None:  # each event says the total so far
-                setattr(self.usage, name, count)
+        """Each event says the total so far, of which summing up is no part."""
+        self._said |= {name: usage[name] for name in Usage.__struct_fields__ if usage.get(name) is not None}
+        if iterations := usage.get("iterations"):
+            self._summing = [one for one in iterations if one["type"] == "compaction"]
+        for name in Usage.__struct_fields__:
+            setattr(self.usage, name, sum(one.get(name) or 0 for one in (self._said, *self._summing)))

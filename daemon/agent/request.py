@@ -2,23 +2,31 @@
 
 from typing import Any
 
+from daemon.agent.compaction import is_summary
 from daemon.config import Config
 from daemon.errors import ConfigError
 
 _CACHED = {"cache_control": {"type": "ephemeral"}}
 _BETA = "context-management-2025-06-27"
+_SUMMARY_BETA = "compact-2026-01-12"
 _LEAST_THINKING = 1024  # tokens: the API refuses a smaller budget
 
 
 def request(
-    config: Config, *, model: str, system: str, messages: list[dict[str, Any]], tools: tuple[dict[str, Any], ...]
+    config: Config,
+    *,
+    model: str,
+    system: str,
+    messages: list[dict[str, Any]],
+    tools: tuple[dict[str, Any], ...],
+    sums_up: bool = False,
 ) -> dict[str, Any]:
-    """The arguments of `messages.create`."""
+    """The arguments of `messages.create`; `sums_up`: summaries of the API's may be said back to it as what they are."""
     asked = {
         "model": model,
         "max_tokens": config.max_tokens,
         "system": [{"type": "text", "text": system, **_CACHED}],  # the tools come before it, and are cached with it
-        "messages": _marked(messages),
+        "messages": _marked(messages if sums_up else _in_words(messages)),
         "tools": tools,
         "stream": True,
     }
@@ -26,8 +34,15 @@ def request(
     return asked if thinking is None else {**asked, "thinking": thinking}
 
 
-def context_edits(config: Config) -> dict[str, Any]:
-    """More arguments, for `beta.messages.create`: the API itself leaves out old tool calls where the context grows long."""
+def context_edits(config: Config, *, sums_up: bool) -> dict[str, Any]:
+    """More arguments, for `beta.messages.create`: the API itself sums up a context that grows long, or leaves out old tool calls.
+
+    One of the two: a summary has of the old calls what matters.
+    """
+    if sums_up:
+        trigger = {"type": "input_tokens", "value": config.context_summary}
+        edits = [{"type": "compact_20260112", "trigger": trigger}]
+        return {"betas": [_SUMMARY_BETA], "context_management": {"edits": edits}}
     edit = {
         "type": "clear_tool_uses_20250919",
         "trigger": {"type": "input_tokens", "value": config.context_trigger},
@@ -53,6 +68,18 @@ def thinking_of(config: Config) -> dict[str, Any] | None:
         f"--thinking {config.thinking} is none: auto, off, adaptive, or {_LEAST_THINKING} tokens or more, but less than "
         f"--max-tokens {config.max_tokens}"
     )
+
+
+def _in_words(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For a model or a place that knows no such blocks: the API's summaries as text."""
+    said = [{**message, "content": [*map(_in_word, message["content"])]} for message in messages]
+    return [{**message, "content": kept} for message in said if (kept := [*filter(None, message["content"])])]
+
+
+def _in_word(block: dict[str, Any]) -> dict[str, Any] | None:
+    if not is_summary(block):
+        return block
+    return {"type": "text", "text": block["content"]} if block.get("content") else None
 
 
 def _marked(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -20,3 +20,4 @@ class Turn:
     reply: Reply | None = None  # the one that streams
     results: list[dict[str, Any]] = field(default_factory=list)  # of the tools run so far in this round
     changed: bool = False
+    sums_up: bool = False  # the API sums up a long context for the model that is asked

@@ -15,6 +15,7 @@ from daemon.agent.deltas import Deltas
 from daemon.agent.models import Models
 from daemon.agent.tools import Tools
 from daemon.agent.turn import Turn
+from daemon.agent.unfinished import answers
 from daemon.config import Config
 from daemon.errors import ModelError
 from daemon.journal.journal import Journal
@@ -24,7 +25,6 @@ from daemon.workspace.files import Workspace
 from daemon.workspace.pages import pages_in
 from daemon.workspace.sandbox import Sandbox
 
-UNKNOWN = "unknown: the daemon ended while this ran; it may or may not have taken effect"
 CUT = "not run: your reply ran out of tokens in the middle of this call; make the call again with less in it, in several steps"
 
 
@@ -95,12 +95,13 @@ class Agent:
 
     async def run_turn(self, number: int, prompt: str, message_id: str) -> None:
         """One turn. Cancelled or failed, its last event is still `turn_complete`."""
+        # What a crash of the daemon left open, before this turn is in the journal.
+        self._conversation.add("user", answers(self._conversation.unanswered(), self._journal))
         turn = self._turn = Turn(number)
         started = trio.current_time()
         self._journal.append("turn_start", turn=number, prompt=prompt, message_id=message_id)
         stop_reason, failure = "interrupted", {}
         try:
-            self._conversation.answer([], UNKNOWN)  # what a crash of the daemon left open
             self._conversation.add("user", [{"type": "text", "text": prompt}])
             with turn.scope:
                 stop_reason = await self._rounds(turn)
@@ -124,7 +125,9 @@ class Agent:
             )
 
     async def _rounds(self, turn: Turn) -> str:
-        client = await self._models.client(self._settings.model)
+        model = self._settings.model
+        client = await self._models.client(model)
+        turn.sums_up = self._asking.edited_by_api and await self._models.sums_up(model)
         cut = 0  # replies in a row that ended in the middle of a call
         for _ in range(self._config.max_rounds):
             if self._over_budget(turn):

@@ -38,6 +38,7 @@ def build_app(registry: Registry, config: Config) -> QuartTrio:
     """The app for one daemon."""
     app = QuartTrio("footlight", static_folder=None)  # by default it would serve ./static of wherever it was started
     app.url_map.merge_slashes = False  # a doubled slash is no route, and no redirect either
+    app.url_map.converters["path"] = files.AnyPath
     app.config["MAX_CONTENT_LENGTH"] = config.max_body
     app.config["BODY_TIMEOUT"] = config.head_deadline
     for noun in (sessions, events, files, status):

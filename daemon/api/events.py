@@ -12,6 +12,7 @@ from quart_schema import document_headers, document_querystring, document_respon
 
 from daemon.api.openapi import refuses, sends
 from daemon.api.schemas import EventPage, EventsHeaders, EventsQuery, answer, query
+from daemon.config import Config
 from daemon.errors import CallerError, invalid_request
 from daemon.journal import events
 from daemon.journal.journal import CHUNK_BYTES, Gap, Journal
@@ -132,6 +133,6 @@ def _last_event_id(offset: int) -> int:
     given = request.headers.get("Last-Event-ID")
     if not given:
         return offset
-    if not (given.isascii() and given.isdecimal() and len(given) < 19):
+    if not (given.isascii() and given.isdecimal() and len(given) < 20 and int(given) <= Config.max_offset):
         raise invalid_request("Last-Event-ID is an offset", status=400)
     return int(given)

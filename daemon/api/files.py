@@ -15,6 +15,7 @@ import trio
 from quart import Blueprint, Response, request
 from quart.wrappers.response import ResponseBody
 from quart_schema import document_response, tag
+from werkzeug.routing import PathConverter
 
 from daemon.api.openapi import refuses, sends
 from daemon.api.schemas import FileEntry, FileList, answer
@@ -25,6 +26,12 @@ from daemon.workspace.files import MAX_FILES, Found, Refused, Workspace
 from daemon.workspace.media import content_type, last_modified, modified, tag_of, unchanged
 
 _POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
+
+
+class AnyPath(PathConverter):
+    """Werkzeug's own, for names with a line feed in them too, which a file may have."""
+
+    regex = r"(?s:[^/].*?)"
 
 
 class Pieces(ResponseBody):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from quart import Response, request
 
+from daemon.config import Config
 from daemon.errors import CallerError, invalid_request
 from daemon.sessions.record import SessionView
 
@@ -88,7 +89,9 @@ class ListQuery(msgspec.Struct):
 class EventsQuery(msgspec.Struct):
     """`?offset=&limit=&epoch=`"""
 
-    offset: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62, description="the last one that is already known")] = 0
+    offset: Annotated[
+        int, msgspec.Meta(ge=0, le=Config.max_offset, description="the last one that is already known")
+    ] = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=10_000, description="events on a page; a stream has none")] = 1000
     epoch: Annotated[str | None, msgspec.Meta(description="which journal the offset belongs to")] = None
 

@@ -3,10 +3,13 @@
 `TCPServer`, `WorkerContext` and `ASGIWrapper` are not documented API: the version is pinned and a test speaks through them.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from typing import Any
 
+import msgspec
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
@@ -14,13 +17,27 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 
 from daemon.api.hot import Hot
+from daemon.api.schemas import Problem
 from daemon.config import Config
 
 _NO_LIMIT = 1 << 62  # requests on one connection; Hypercorn would close it after 1,000
 
 _LAST_STEPS = 1.0  # s: what a request may still do once its connection is gone
 
+# How Hypercorn answers by itself: what is no request, and what failed before any answer.
+_BARE = re.compile(rb"HTTP/1\.1 ([45]\d\d) [^\r]*\r\n(content-length: 0\r\n)connection: close\r\n", re.IGNORECASE)
+_DETAILS = {431: "the head of the request is too large", 500: "the log says more"}
+
 Message = dict[str, Any]
+
+
+def _explained(answer: bytes, status: int, length: slice) -> bytes:
+    """A bare answer with a problem for its body, as every error of the API has one."""
+    code = "internal_error" if status == HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request"
+    detail = _DETAILS.get(status, "this is no request that HTTP/1.1 allows")
+    body = msgspec.json.encode(Problem(title=HTTPStatus(status).phrase, status=status, code=code, detail=detail))
+    head = b"content-type: application/problem+json\r\ncontent-length: %d\r\n" % len(body)
+    return answer[: length.start] + head + answer[length.stop :] + body
 
 
 class _Exchange:
@@ -86,7 +103,18 @@ class _Stream(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with self._ending():
-            await self._stream.send_all(data)
+            if (bare := _BARE.match(data)) is None:
+                await self._stream.send_all(data)
+            else:
+                await self._stream.send_all(_explained(bytes(data), int(bare[1]), slice(*bare.span(2))))
+                await self._take_leave()
+
+    async def _take_leave(self) -> None:
+        """Let the peer read its answer: closed upon bytes that it still sends, the connection would be reset."""
+        with suppress(trio.BusyResourceError), trio.move_on_after(_LAST_STEPS / 2):
+            await self._stream.send_eof()
+            while await self._stream.receive_some(65536):
+                pass
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()

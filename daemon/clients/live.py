@@ -73,9 +73,11 @@ class Live:
 
     def _error(self, request: Request) -> Response:
         said = request.query
+        if not said.get("message", "").strip():
+            return text(400, "an error has a message")
         where = (_number(said.get("line", "")), _number(said.get("column", "")))
         path = unquote(said.get("path", ""), errors="replace")
-        error = PageError(f"/{path}", said.get("message", ""), said.get("source", ""), *where)
+        error = PageError(f"/{path}", said["message"], said.get("source", ""), *where)
         if not self._journal.ended and (news := self._visits.note(error)) is not None:
             self._journal.append("preview_error", **news._asdict())
         return Response(204)

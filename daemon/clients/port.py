@@ -56,13 +56,11 @@ class Port:
         role = self._tokens.role_of(request.token)
         if role is None:
             return http.text(401, "no or wrong token")
-        try:
-            offset = int(request.query.get("offset") or 0)
-            if offset < 0:
-                raise ValueError
-        except ValueError:
-            return http.text(400, "offset is a number from 0")
-        return role, Place(offset, request.query.get("epoch") or None)
+        given, most = request.query.get("offset") or "0", self.audience.config.max_offset
+        # Not too long either: Python refuses to read thousands of digits.
+        if not (given.isascii() and given.isdecimal() and len(given) < 20 and int(given) <= most):
+            return http.text(400, f"offset is a number from 0 to {most}")
+        return role, Place(int(given), request.query.get("epoch") or None)
 
     async def respond(self, request: http.Request) -> http.Response:
         """What a request that is no WebSocket's gets."""

@@ -46,7 +46,7 @@ async def open_session(
     ):
         present, hub = Present(), Hub(journal)
         try:
-            session.journal, session.hub = journal, hub
+            session.recorded_in(journal, hub)
             _begin(session, journal)
             audience = Audience(journal, hub, present, session, config)
             async with (

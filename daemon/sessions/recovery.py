@@ -1,6 +1,6 @@
-"""After a crash: the sessions that an earlier daemon left alive, and the journals that it left half written."""
+"""At a start: the sessions that an earlier daemon left alive, and the journals that were left half written or have been damaged."""
 
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ from daemon.config import Config
 from daemon.errors import WorldError
 from daemon.journal.journal import Frames, Journal, Recovery, load_journal
 from daemon.journal.store import Store
+from daemon.journal.tail import ends_at
 from daemon.log import log
 from daemon.sessions.lifecycle import LIVE, TERMINAL, Reason, Status
 from daemon.sessions.record import Record
 
 _EVERYTHING = 1 << 30
+_ENDED: list[str] = [status for status in Status if not status.live]
 
 
 async def recover(store: Store, config: Config) -> None:
@@ -34,6 +36,9 @@ async def recover(store: Store, config: Config) -> None:
         store.save(record.session_id, record.status, record.encode())
         if record.status is Status.interrupted:
             log.info("interrupted_found", session_id=record.session_id)
+    ended = [Record.decode(data) for _, data in store.records(statuses=_ENDED, before=None, limit=_EVERYTHING)]
+    for record in await trio.to_thread.run_sync(_corrected, ended, config):
+        store.save(record.session_id, record.status, record.encode())
 
 
 async def open_proven(record: Record, folder: Path, config: Config) -> Journal:
@@ -60,6 +65,20 @@ async def open_proven(record: Record, folder: Path, config: Config) -> Journal:
         detail = found.cut or f"{found.damaged} damaged"
         log.warning("journal_recovered", session_id=record.session_id, events=found.events, detail=detail)
     return journal
+
+
+def _corrected(records: list[Record], config: Config) -> list[Record]:
+    """Those that say more than their journals hold, since the end of these was lost; corrected."""
+    found = []
+    for record in records:
+        folder = config.session_dir(record.session_id) / "journal"
+        if record.offset and not ends_at(folder / record.epoch, record.offset):
+            with suppress(OSError, WorldError):  # nothing is kept, or it cannot be read
+                journal, _ = load_journal(record.session_id, folder, limit=config.journal_limit, writable=False)
+                with closing(journal):
+                    record.offset, record.epoch = journal.offset, journal.epoch
+                    found.append(record)
+    return found
 
 
 def _close_journal(record: Record, folder: Path, limit: int) -> None:

@@ -137,6 +137,10 @@ class Session:
 
     # --- what its own task does
 
+    def recorded_in(self, journal: Journal, hub: Hub) -> None:
+        """Its journal is open; what this run writes comes after what it holds, which a bad disk may have made less."""
+        self.journal, self.hub, self._first_offset = journal, hub, journal.offset
+
     async def run(self) -> None:
         """Turn after turn, until something ends it; returns when it is idle for too long."""
         assert self.journal is not None

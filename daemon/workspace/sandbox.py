@@ -49,8 +49,7 @@ class Sandbox:
         self._gone: trio.Event | None = None
         self._refusal: str | None = None
         self._ended_by: str | None = None  # why we ended the shell
-        self._killed = 0  # what ran beside the last shell when it ended
-        self._left = 0  # what ran at the session's end
+        self._killed = 0  # processes that had to be ended
         self._entries = 0  # files and folders in the workspace when the command began
         self._frozen = False  # the workspace is over its limit: a command may delete, and write nothing
         self._asked = trio.Event()
@@ -105,6 +104,7 @@ class Sandbox:
     async def run_alone(self, command: str, *, deadline: float) -> Outcome:
         """Carry out a command in a sandbox of its own that can write no file; it and all it started is gone afterwards."""
         output, call, failure = Output(self._config.max_tool_result - _REMARK), None, None
+        shell: Shell | None = None
         try:
             async with (
                 open_shell(self._workspace.root, self._config, frozen=True) as shell,
@@ -117,6 +117,8 @@ class Sandbox:
                 tasks.cancel_scope.cancel()
         except* (ShellUnusable, OSError) as group:
             failure = str(first_cause(group))
+        finally:
+            self._killed += shell.killed if shell is not None else 0
         if failure is not None:
             raise Refused(self._refused(failure))
         return Outcome(output.text(), call.code if call is not None else None)
@@ -127,12 +129,11 @@ class Sandbox:
         await self._started()
 
     async def close(self) -> int:
-        """End it all, within `kill_grace`; how many processes were still running beside the shell. Idempotent."""
+        """End it all, within `kill_grace`; how many processes of the session had to be ended, here or before. Idempotent."""
         with trio.move_on_after(self._config.kill_grace, shield=True):
             if self._shell is not None:
                 await self._end()
-                self._left = self._killed
-        return self._left
+        return self._killed
 
     async def _started(self) -> Shell:
         if self._shell is not None and self._shell.ended.is_set():
@@ -177,7 +178,7 @@ class Sandbox:
         except* (ShellUnusable, OSError) as group:
             self._refusal = str(first_cause(group))
         finally:
-            self._killed = shell.killed if shell is not None else 0
+            self._killed += shell.killed if shell is not None else 0
             self._shell = None
             self._gone.set()
         if shell is None:

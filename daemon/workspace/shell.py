@@ -57,7 +57,7 @@ class Shell:
         assert process.stdout is not None
         self.process = process
         self.boxed = boxed  # whether process 1 of a namespace stands between the process and its shell
-        self.killed = 0  # processes that ran beside the shell when it was ended
+        self.killed = 0  # processes beside the shell that had to be ended: interrupted, or killed with it
         self.ended = trio.Event()
         self.closed = False  # its descriptors are not its own any more
         self._pidfd = pidfd
@@ -154,16 +154,20 @@ class Shell:
         call, settled = self._call, False
         if call is None:
             return True
-        with trio.move_on_after(grace):
-            while not call.done.is_set():
-                processes.interrupt(self.inside())
-                await self._ask(call)
-            self._read()
-            self._number += 1
-            self._call = last = Call(self._number, call.output, trio.Event())
-            while not last.done.is_set():
-                await self._ask(last)
-            settled = True
+        running = {*self.inside()[1:]}
+        try:
+            with trio.move_on_after(grace):
+                while not call.done.is_set():
+                    processes.interrupt(self.inside())
+                    await self._ask(call)
+                self._read()
+                self._number += 1
+                self._call = last = Call(self._number, call.output, trio.Event())
+                while not last.done.is_set():
+                    await self._ask(last)
+                settled = True
+        finally:
+            self.killed += len(running - {*self.inside()})
         return settled and not self.ended.is_set()
 
     async def _ask(self, call: Call) -> None:

@@ -32,7 +32,7 @@ async def open_shell(folder: Path, config: Config, *, frozen: bool = False) -> A
     """A shell that has proven what it may do; `frozen`, it may write no file. `ShellUnusable` where there can be none.
 
     Leaving kills everything in the sandbox, cancelled or not, and waits until it is gone, `kill_grace` at most;
-    `Shell.killed` then says how many processes were still running beside the shell.
+    `Shell.killed` then says how many processes beside the shell had to be ended, these among them.
     """
     if sys.platform != "linux":
         raise ShellUnusable("commands need Linux")
@@ -141,7 +141,7 @@ async def _prove(shell: Shell, limits: Limits, config: Config) -> None:
 async def _end(shell: Shell, groups: list[Path], grace: float) -> None:
     """Kill it all. The first process of a namespace takes the others with it, and ends only after them."""
     inside = shell.inside()
-    shell.killed = max(0, len(inside) - 1)
+    shell.killed += max(0, len(inside) - 1)
     first = processes.descendants(shell.process.pid)[:1]
     with ExitStack() as stack:
         waited = []

@@ -163,7 +163,7 @@ def check_conversation(messages: list[dict[str, Any]]) -> None:
             assert set(kinds) <= {"tool_result", "text"}
             open_calls = []
         else:
-            assert set(kinds) <= {"text", "thinking", "tool_use"}
+            assert set(kinds) <= {"text", "thinking", "tool_use", "compaction"}
             open_calls = [block["id"] for block in blocks if block["type"] == "tool_use"]
         for block in blocks:
             match block["type"]:

@@ -1,5 +1,6 @@
 """One reply: tried again where that may help, its half text withdrawn. (faults.py has what goes wrong, place by place.)"""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -253,6 +254,8 @@ async def test_gateway_is_asked_by_its_path_with_the_key(tmp_path, compaction, b
             play.settings.model = "claude-x"
             events = await play.prompt("go")
             assert events[-1]["data"]["stop_reason"] == "end_turn"
+            if beta:  # whether this model's context can be summed up; this gateway does not say
+                assert heads.pop(0).startswith(b"GET /anthropic/v1/models/claude-x ")
             head, _, body = b"".join(heads).partition(b"\r\n\r\n")
             assert head.startswith((b"POST /anthropic/v1/messages ", b"POST /anthropic/v1/messages?beta=true "))
             sent = (head.lower() + b"\r\n").split(b"\r\n")  # how the key is sent is the SDK's: 2.13 sends it as bearer
@@ -266,6 +269,113 @@ async def test_gateway_is_asked_by_its_path_with_the_key(tmp_path, compaction, b
             heads.clear()
             play.settings.system = "My own."  # of this session
             await play.prompt("again")
-            asked = msgspec.json.decode(b"".join(heads).partition(b"\r\n\r\n")[2])
+            asked = msgspec.json.decode(b"".join(heads[beta:]).partition(b"\r\n\r\n")[2])
             assert "My own." in asked["system"][0]["text"]
             assert "Speak plainly." not in asked["system"][0]["text"]
+
+
+# --- a context that the API sums up
+
+CAN = b'{"id": "claude-x", "type": "model", "capabilities": {"context_management": {"compact_20260112": {"supported": true}}}}'
+SUMMARY = {"type": "compaction", "content": "A menu was wanted.", "encrypted_content": "opaque", "signature": "s"}
+SUMMED_UP: list[dict[str, Any]] = [
+    {"type": "message_start", "message": {"usage": {"input_tokens": 7, "output_tokens": 1}}},
+    {
+        "type": "content_block_start",
+        "index": 0,
+        "content_block": {"type": "compaction", "content": None, "signature": "s"},
+    },
+    {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "compaction_delta", "content": SUMMARY["content"], "encrypted_content": "opaque"},
+    },
+    {"type": "content_block_stop", "index": 0},
+    {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": "Done."}},
+    {"type": "content_block_stop", "index": 1},
+    {
+        "type": "message_delta",
+        "delta": {"stop_reason": "end_turn"},
+        "usage": {
+            "output_tokens": 3,
+            "iterations": [
+                {"type": "compaction", "input_tokens": 900, "output_tokens": 90},
+                {"type": "message", "input_tokens": 7, "output_tokens": 3},
+            ],
+        },
+    },
+    {"type": "message_stop"},
+]
+
+
+@asynccontextmanager
+async def open_api(pause: float = 0.0) -> AsyncIterator[tuple[str, list[tuple[bytes, dict[str, Any]]]]]:
+    """An API that says of its model that it can, and does so in each answer: its URL, and what it was asked."""
+    seen = []
+    before, after = (
+        b"".join(b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events)
+        for events in (SUMMED_UP[:2], SUMMED_UP[2:])
+    )
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            head, body = b"", b""
+            while b"\r\n\r\n" not in head:
+                head += await stream.receive_some()
+            head, _, body = head.partition(b"\r\n\r\n")
+            announced = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+            while announced is not None and len(body) < int(announced[1]):
+                body += await stream.receive_some()
+            seen.append((head, msgspec.json.decode(body) if body else {}))
+            kind, *parts = (b"text/event-stream", before, after) if body else (b"application/json", CAN)
+            length = len(b"".join(parts))
+            await stream.send_all(
+                b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+                % (kind, length)
+            )
+            for part in parts:
+                await stream.send_all(part)
+                await trio.sleep(pause)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}", seen
+        nursery.cancel_scope.cancel()
+
+
+async def test_summary_of_the_api_is_kept_and_said_back_in_the_place_of_what_it_sums_up(tmp_path):
+    async with open_api() as (url, seen):
+        settings = {"anthropic_api_key": "k", "anthropic_base_url": url, "compaction": "api"}
+        async with playing(tmp_path, 'kind = "cut"', **settings) as play:
+            play.settings.model = "claude-x"
+            events = await play.prompt("build a menu")
+            assert kinds(events) == ["turn_start", "claude_text", "turn_complete"]
+            usage = events[-1]["data"]["usage"]
+            assert (usage["input_tokens"], usage["output_tokens"]) == (907, 93)  # summing up was not for nothing
+            for text in ("go on", "and on"):
+                await play.prompt(text)
+            said = [{"type": "text", "text": "Done."}]
+            assert play.kept()[1] == {"role": "assistant", "content": [SUMMARY, *said]}
+            check_conversation(play.conversation.told)
+    (asked, _), *requests = seen
+    assert asked.startswith(b"GET /v1/models/claude-x ")
+    assert len(requests) == 3  # and it is not asked again what the model can do
+    for head, body in requests:
+        assert b"compact-2026-01-12" in head
+        assert [edit["type"] for edit in body["context_management"]["edits"]] == ["compact_20260112"]
+    messages = requests[-1][1]["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"]  # the second reply had one, too
+    assert messages[1]["content"] == [SUMMARY, *said]
+    assert messages[2]["content"][0]["text"] == "and on"
+
+
+@pytest.mark.parametrize(("usual", "patience", "retried"), [(0.5, 30.0, False), (30.0, 0.1, True)])
+async def test_silence_while_the_api_sums_up_has_a_limit_of_its_own(tmp_path, usual, patience, retried):
+    async with open_api(pause=0.8) as (url, _):
+        settings = {"anthropic_api_key": "k", "anthropic_base_url": url, "compaction": "api"}
+        settings |= {"event_deadline": usual, "summary_deadline": patience, "model_retries": 1}
+        async with playing(tmp_path, 'kind = "cut"', **settings) as play:
+            play.settings.model = "claude-x"
+            events = await play.prompt("go")
+            assert ("turn_retry" in kinds(events)) is retried
+            assert events[-1]["data"]["is_error"] is retried

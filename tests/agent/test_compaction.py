@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.agent.compaction import CLEARED, compacted, share_over
+from daemon.agent.compaction import CLEARED, compacted, share_over, since_summary
 from tests.agent.stage import check_conversation
 
 LONG = "x" * 2000
@@ -53,6 +53,23 @@ def test_turns_go_last_and_the_first_prompt_stays():
     messages = [prompt("task"), said(LONG), prompt("two"), said(LONG), prompt("three"), said("ok"), prompt("four")]
     assert compacted(messages, 0.3) == [messages[0], *messages[2:]]
     assert compacted(messages, 0.9) == [messages[0], *messages[4:]]
+
+
+def summed_up(text: str | None, *more: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "assistant", "content": [{"type": "compaction", "content": text}, *more]}
+
+
+def test_summary_stands_for_what_was_said_between_the_first_prompt_and_it():
+    messages = [prompt("task"), said("a"), prompt("b"), summed_up("first"), prompt("c"), summed_up("last"), prompt("d")]
+    assert since_summary(messages) == [messages[0], *messages[5:]]
+    assert since_summary([*messages[:5], summed_up(None)]) == [messages[0], *messages[3:5], summed_up(None)]
+    assert since_summary(messages[:3]) == messages[:3]
+
+
+def test_summary_stays_when_turns_go():
+    (use, answer) = call(1, "a", "b")
+    messages = [prompt("task"), summed_up("so far", *use["content"]), answer, said(LONG), prompt("two"), said("ok")]
+    assert compacted(messages, 0.9) == [messages[0], summed_up("so far"), *messages[4:]]
 
 
 def test_conversation_of_which_nothing_can_go_is_told():

@@ -31,6 +31,17 @@ def test_messages_are_kept_as_they_are_added(store):
     assert Conversation(store, "another").messages == []
 
 
+def test_what_a_summary_stands_for_is_told_no_more_but_kept(store):
+    conversation = Conversation(store, "abc")
+    summary = {"type": "compaction", "content": "They greeted."}
+    for role, block in (("user", text("hello")), ("assistant", text("hello yourself")), ("user", text("go on"))):
+        conversation.add(role, [block])
+    conversation.add("assistant", [summary, text("done")])
+    for told in (conversation.told, Conversation(store, "abc").told):
+        assert told == [conversation.messages[0], conversation.messages[3]]
+    assert len(Conversation(store, "abc").messages) == 4
+
+
 def test_nothing_is_no_message(store):
     conversation = Conversation(store, "abc")
     conversation.add("assistant", [])

@@ -95,6 +95,43 @@ def test_whole_answer_is_put_together():
     ]  # fmt: skip
 
 
+SUMMARY = {"type": "compaction", "content": "so far", "encrypted_content": "opaque", "signature": "s"}
+
+
+def summary(index: int) -> list[dict[str, Any]]:
+    grown = delta(index, type="compaction_delta", content="so far", encrypted_content="opaque")
+    return [start(index, type="compaction", content=None, signature="s"), grown, stop(index)]
+
+
+def test_block_of_another_kind_is_carried_through():
+    reply, heard = fed(
+        begin(), *summary(0), start(1, type="redacted_thinking", data="x"), stop(1), *text(2, "On."), *end()
+    )
+    told = [SUMMARY, {"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "On."}]
+    assert reply.content() == told
+    assert heard.said == [("opened", 2, "text"), ("grew", "On."), ("closed",)]
+
+
+def test_summary_under_way_is_known_and_not_said_back():
+    reply, _ = fed(begin(), *summary(0)[:2])
+    assert (reply.sums_up, reply.content()) == (True, [])
+    reply.feed(stop(0))
+    assert (reply.sums_up, reply.content()) == (False, [SUMMARY])
+
+
+def test_summary_that_failed_is_said_back_as_nothing():
+    failed = [start(0, type="compaction", content=None), delta(0, type="compaction_delta", content=None), stop(0)]
+    assert fed(begin(), *failed, *end())[0].content() == [{"type": "compaction"}]
+
+
+def test_usage_counts_what_summing_up_took_besides():
+    told = [{"type": "compaction", "input_tokens": 90, "output_tokens": 4}, {"type": "message", "input_tokens": 7}] * 2
+    over = [*end()]
+    over[0]["usage"]["iterations"] = told
+    reply, _ = fed(begin(), *text(0, "a"), *over)
+    assert reply.usage == Usage(input_tokens=7 + 180, output_tokens=5 + 8)
+
+
 def test_usage_is_the_last_count_and_not_a_sum():
     reply, _ = fed(begin(cache_read_input_tokens=3), *text(0, "a"), *end(output_tokens=9, input_tokens=8))
     assert reply.usage == Usage(input_tokens=8, output_tokens=9, cache_read_input_tokens=3)

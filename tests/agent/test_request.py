@@ -53,12 +53,29 @@ def test_thinking_that_the_api_would_refuse_is_no_setting(tmp_path, setting):
         thinking_of(make_config(tmp_path, thinking=setting, max_tokens=16_000))
 
 
-def test_edits_of_the_context_are_known_to_the_sdk(tmp_path):
+@pytest.mark.parametrize("sums_up", [False, True])
+def test_edits_of_the_context_are_known_to_the_sdk(tmp_path, sums_up):
+    from anthropic.types import AnthropicBetaParam
     from anthropic.types.beta import BetaContextManagementConfigParam
     from pydantic import TypeAdapter
 
-    found = context_edits(make_config(tmp_path))
+    found = context_edits(make_config(tmp_path), sums_up=sums_up)
+    assert str(found["betas"][0]) in str(AnthropicBetaParam)
     adapter: TypeAdapter[Any] = TypeAdapter(BetaContextManagementConfigParam)
     [edit] = list(adapter.validate_python(found["context_management"])["edits"])
     assert [edit] == found["context_management"]["edits"]  # a key that it does not know would be missing
-    assert edit["clear_at_least"]["value"] < edit["trigger"]["value"]
+    if sums_up:
+        assert edit["trigger"]["value"] >= 50_000  # the API takes no less
+    else:
+        assert edit["clear_at_least"]["value"] < edit["trigger"]["value"]
+
+
+def test_summary_is_said_in_words_to_who_knows_no_such_block(tmp_path):
+    summary = {"type": "compaction", "content": "so far", "encrypted_content": "x"}
+    failed = {"type": "compaction", "content": None}
+    messages = [message("user", "a"), {"role": "assistant", "content": [summary]}, message("user", "b")]
+    messages.append({"role": "assistant", "content": [failed]})
+    assert asked(tmp_path, messages)["messages"][1] == message("assistant", "so far")
+    assert len(asked(tmp_path, messages)["messages"]) == 3  # nothing is no message
+    as_it_is = request(make_config(tmp_path), model="m", system="", messages=messages, tools=(), sums_up=True)
+    assert as_it_is["messages"][1] == messages[1]

@@ -8,7 +8,9 @@ import pytest
 import trio
 
 from daemon.agent.calling import INTERRUPTED
-from daemon.agent.turns import CUT, UNKNOWN
+from daemon.agent.turns import CUT
+from daemon.agent.unfinished import UNKNOWN
+from daemon.journal import frames
 from daemon.sessions.record import Usage
 from daemon.workspace import beneath
 from tests.agent.stage import PREVIEW, Play, check_conversation, open_stage
@@ -304,7 +306,7 @@ async def test_conversation_is_kept_when_the_session_is_opened_again(tmp_path):
             assert play.conversation.messages == said
 
 
-async def test_calls_that_a_crash_left_open_are_answered_as_unknown(tmp_path):
+async def test_calls_that_a_crash_left_open_are_answered_before_the_next_turn(tmp_path):
     async with open_stage(tmp_path, BUILD) as stage:
         call = {"type": "tool_use", "id": "toolu_1", "name": "write", "input": {}}
         stage.store.add_message("abc", 0, {"role": "user", "content": [{"type": "text", "text": "build"}]})
@@ -569,15 +571,21 @@ async def test_workspace_that_is_closed_upon_a_slow_disk_is_given_back_by_the_di
 
 
 async def test_interrupted_command_keeps_what_it_had_printed_for_clients_and_the_model(tmp_path):
-    command = '[[turn.step.tool]]\nname = "bash"\ninput = {command = "echo before; sleep 60"}'
+    command = '[[turn.step.tool]]\nname = "bash"\ninput = {command = "echo be; sleep 0.05; echo fore; sleep 60"}'
     async with open_stage(tmp_path, f"[[turn]]\n[[turn.step]]\n{command}") as stage, stage.play() as play:
 
         async def printed() -> None:
-            await play.until(lambda events: "tool_output" in kinds(events))
+            await play.until(lambda _: "fore" in "".join(piece["text"] for piece in play.of("tool_output")))
+            late.extend(msgspec.json.decode(frames.payload_of(frame)) for frame in play.journal.late_frames())
 
+        late: list[dict[str, Any]] = []
         events = await interrupt_and_complete(play, "go", printed)
         result = events[-2]["data"]["result"]
-        assert result == f"before\n{INTERRUPTED}"
+        assert result == f"be\nfore\n{INTERRUPTED}"
+        name = play.of("claude_tool_use")[0]["tool_use_id"]
+        told = {"tool_use_id": name, "position": 0, "text": "be\nfore\n"}  # in pieces to who was there
+        assert [(event["event"], event["data"]) for event in late] == [("tool_output", told)]
+        assert play.journal.late_frames() == []
         assert [block["content"] for block in play.conversation.messages[-1]["content"]] == [result]
         check_conversation(play.conversation.messages)
 

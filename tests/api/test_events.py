@@ -193,7 +193,7 @@ async def test_stream_begins_anew_when_the_last_event_id_is_of_another_journal(d
 async def test_stream_is_refused_when_the_last_event_id_is_no_offset(daemon):
     async with api(daemon.url) as client:
         await ended_session(daemon, client, "abc")
-        for last in ("x", "-1", "1.5", "1 2", "9" * 19, "\u0661"):
+        for last in ("x", "-1", "1.5", "1 2", "9" * 19, str(1 << 53), "\u0661"):
             headers = {"Accept": "text/event-stream", "Last-Event-ID": last.encode()}
             assert_problem(await client.get(EVENTS, headers=headers), 400, "invalid_request")
 

@@ -69,6 +69,26 @@ async def test_file_comes_as_it_is_and_to_be_saved(client, daemon, path):
     assert int(response.headers["Content-Length"]) == len(response.content)
 
 
+ODD = ["a\nb", "end\n", "\nstart", "d\n/e\n", "a\rb", "\x01\x1f\x7f", "\u2028x", "a%0Ab", "q?x#y", " sp ace "]
+
+
+async def test_file_whatever_its_name_is_served_by_the_path_that_the_list_has(client, daemon):
+    root = workspace_of(daemon)
+    for name in ODD:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(name)
+    (root / os.fsdecode(b"not\xffutf-8")).write_text("in no list, since it could not say its name")
+    listed = [file["path"] for file in (await client.get("/api/sessions/s/files")).json()["files"]]
+    assert sorted(listed) == sorted([*ODD, "index.html", "menu/ü b.css"])
+    for name in ODD:
+        response = await client.get(f"/api/sessions/s/files/{quote(name)}")
+        assert (response.status_code, response.text) == (200, name)
+    assert_problem(await client.get("/api/sessions/s/files/not%FFutf-8"), 404, "not_found")
+    archive = zipfile.ZipFile(io.BytesIO((await client.get("/api/sessions/s/archive")).content))
+    assert {archive.read(name).decode() for name in archive.namelist()} >= {*ODD}
+    assert len(archive.namelist()) == len(listed)
+
+
 async def test_file_that_the_caller_has_is_not_sent_again(client, daemon):
     first = await client.get("/api/sessions/s/files/index.html")
     for name, value in {"If-None-Match": "ETag", "If-Modified-Since": "Last-Modified"}.items():

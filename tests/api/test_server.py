@@ -1,5 +1,6 @@
 from contextlib import suppress
 
+import httpx2
 import pytest
 import trio
 
@@ -7,7 +8,7 @@ from daemon.api.server import ApiConnections
 from daemon.serving import Server, open_listeners
 from daemon.serving import port_of as port_of_listeners
 from daemon.testing import open_test_daemon, test_config
-from tests.api.calls import head, holding, port_of, read_until
+from tests.api.calls import assert_problem, head, holding, port_of, read_until
 from tests.support import api, descriptors
 
 HEALTH = head("GET", "/health")
@@ -128,6 +129,31 @@ async def test_hostile_bytes_end_their_connection_alone(daemon):
                         pass
             assert (await client.get("/health")).status_code == 200, hostile[:100]
         assert daemon.registry.counts()["created"] == 0
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"\x00\xff\x16\x03\x01" * 50 + b"\r\n\r\n", 400),
+        (b"hello\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\n\r\n", 400),
+        (b"POST /api/chat HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -1\r\n\r\n", 400),
+        (b"POST /api/chat HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 1_000_000 + b"\r\n\r\n", 431),
+    ],
+    ids=["bytes", "words", "no host", "length", "encoding", "long"],
+)
+async def test_what_is_no_request_is_refused_with_a_problem(daemon, sent, status):
+    async with await connect(daemon) as stream:
+        with trio.fail_after(5):
+            await stream.send_all(sent)
+            answer = await read_until(stream, b"\0nothing\0")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\ncontent-length: %d\r\n" % len(body) in head
+    headers = {"Content-Type": "application/problem+json"}
+    assert_problem(httpx2.Response(status, headers=headers, content=body), status, "invalid_request")
+    assert b"\r\ncontent-type: application/problem+json\r\n" in head
 
 
 async def test_client_that_leaves_frees_its_request(daemon):

@@ -233,7 +233,7 @@ async def test_error_of_a_page_is_journaled_once(room):
 
 @pytest.mark.parametrize(
     "query",
-    ["", "line=x&column=-1", "message=" + "%F0%9F%98%80" * 900, "message=%ff%00%ed%a0%80&path=%25ff", "line=" + "9" * 99],
+    ["message=m&line=x&column=-1", "message=" + "%F0%9F%98%80" * 900, "message=%ff%00%ed%a0%80&path=%25ff", "message=m&line=" + "9" * 99],
     ids=lambda query: query[:12],
 )  # fmt: skip
 async def test_error_said_in_any_way_is_one_that_can_be_kept(room, query):
@@ -241,6 +241,12 @@ async def test_error_said_in_any_way_is_one_that_can_be_kept(room, query):
     (error,) = errors(room)
     assert len(error["message"]) <= 500
     assert 0 <= error["line"] <= 1 << 31
+
+
+@pytest.mark.parametrize("query", ["", "message=", "message=%20%0a", "path=index.html&line=3"])
+async def test_error_that_says_nothing_is_none(room, query):
+    assert (await visit(room, f"/.footlight/error?{query}", "POST")).status == 400
+    assert errors(room) == []
 
 
 async def test_flood_of_errors_does_not_fill_the_journal(room):

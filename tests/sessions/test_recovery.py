@@ -150,6 +150,25 @@ async def test_journal_that_a_crash_left_half_written_goes_on_and_the_log_says_s
     assert line.startswith(f"WARNING: [Sandbox:abc] Journal recovered: {len(kept)} events; ")
 
 
+@pytest.mark.parametrize("damage", ["flipped", "torn", "gone", "none"])
+async def test_offset_of_a_session_is_what_its_journal_still_holds(tmp_path, hello, damage):
+    async with open_sessions(tmp_path, script=hello) as registry:
+        await registry.chat(HI)
+        await journaled_until(registry, "abc", "ready_for_input")
+        said = (await registry.stop("abc")).offset
+    [frames] = (tmp_path / "sessions" / "abc" / "journal").glob("*/*.frames")
+    data = frames.read_bytes()
+    spoilt = {"flipped": data[:-2] + bytes([data[-2] ^ 1]) + data[-1:], "torn": data[:-5], "gone": b"", "none": data}
+    frames.write_bytes(spoilt[damage])
+    held = {"none": said, "gone": 0}.get(damage, said - 1)
+    async with open_sessions(tmp_path, script=hello) as registry:
+        assert registry.get("abc").offset == held
+        assert len(await history(registry, "abc")) == held
+        await registry.chat(HI)
+        events = await journaled_until(registry, "abc", "ready_for_input", 1 if damage == "gone" else 2)
+        assert registry.counts()["events"] == len(events) - held
+
+
 @pytest.mark.parametrize("offset", [0, 2])
 async def test_open_proven_cancelled_at_every_step_leaves_no_descriptor(tmp_path, offset):
     with open_journal("abc", tmp_path, limit=1 << 20) as (journal, _):

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed
 
-from daemon.agent.turns import UNKNOWN
+from daemon.agent.unfinished import NOT_BEGUN, UNKNOWN
 from daemon.clients.follow import open_client
 from daemon.journal.store import Store
 from tests.support import api, events_until, journaled, kinds
@@ -100,7 +100,7 @@ MANY_CALLS += '[[turn.step]]\ntext = "Counted."\n[[turn]]\n[[turn.step]]\ntext =
 
 
 @pytest.mark.slow
-async def test_calls_that_a_kill_cut_are_unknown_to_the_model_and_never_run_twice(tmp_path):
+async def test_calls_that_a_kill_cut_are_answered_truly_and_never_run_twice(tmp_path):
     state, script, seen = tmp_path / "state", tmp_path / "many.toml", []
     script.write_text(MANY_CALLS)
     args = ("--script", str(script), "--script-pace", "0")
@@ -135,7 +135,11 @@ async def test_calls_that_a_kill_cut_are_unknown_to_the_model_and_never_run_twic
     answers = [block for block in blocks if block["type"] == "tool_result"]
     assert len(called) == 400
     assert [answer["tool_use_id"] for answer in answers] == called
-    assert {(answer["content"], answer["is_error"]) for answer in answers} == {(UNKNOWN, True)}
+    through = [event["data"]["result"] for event in events if event["event"] == "claude_tool_result"]
+    assert {*through} == {"edited log.txt (1 replacement(s))"}
+    told = [*through, *[UNKNOWN] * (len(begun) - len(through)), *[NOT_BEGUN] * (400 - len(begun))]
+    assert [answer["content"] for answer in answers] == told
+    assert [answer["is_error"] for answer in answers] == [text in {UNKNOWN, NOT_BEGUN} for text in told]
 
 
 @pytest.mark.slow

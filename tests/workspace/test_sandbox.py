@@ -80,7 +80,7 @@ async def test_interrupted_command_ends_and_its_shell_goes_on(box):
     started = trio.current_time()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(box.run, "echo begun; for i in 1 2 3; do sleep 1000; done; touch wrong")
+            nursery.start_soon(box.run, "for i in 1 2 3; do sh -c 'echo begun; exec sleep 1000'; done; touch wrong")
             await box.until_shown("begun")
             started = trio.current_time()
             scope.cancel()
@@ -90,24 +90,28 @@ async def test_interrupted_command_ends_and_its_shell_goes_on(box):
     assert text.startswith("3\n")
     assert "Running" in text
     assert not box.workspace.has("wrong")
+    assert await box.sandbox.close() == 2  # the one in front by the interrupt, the other one now
 
 
 async def test_command_in_a_process_group_of_its_own_is_interrupted_too(box):
     await box.prints("x=3")
-    outcome = await box.run("timeout 1000 sleep 1000", deadline=0.2)
+    outcome = await box.run("timeout 1000 sh -c 'echo begun; exec sleep 1000'", deadline=0.2)
+    assert outcome.text.startswith("begun\n")
     assert (outcome.code, outcome.remark) == (None, "ended after 0.2 s")
     assert await box.prints("echo $x") == "3\n"
+    assert await box.sandbox.close() == 2  # both had to be ended
 
 
 async def test_command_that_ignores_the_interrupt_is_killed_with_its_shell(box):
     await box.prints("x=3")
     started = trio.current_time()
-    outcome = await box.run("trap '' INT; echo kept; sleep 1000", deadline=0.2)
+    outcome = await box.run("trap '' INT; sh -c 'echo kept; exec sleep 1000'", deadline=0.2)
     assert trio.current_time() - started < 0.2 + 1
     assert outcome.text == "kept\n"
     assert outcome.remark is not None
     assert "its shell had to be killed" in outcome.remark
     assert await box.prints("echo $x.") == ".\n"
+    assert await box.sandbox.close() == 1
 
 
 async def test_shell_that_ends_itself_is_followed_by_a_new_one(box):
@@ -138,7 +142,7 @@ async def test_close_counts_what_still_ran_and_leaves_nothing(tmp_path):
     assert not groups()
 
 
-async def test_what_was_killed_before_the_end_does_not_count(box):
+async def test_what_the_shell_took_with_it_by_itself_does_not_count(box):
     await box.prints("sleep 1000 &")
     await box.run("exit")
     assert await box.sandbox.close() == 0
