@@ -27,7 +27,7 @@ def measure(quick: bool) -> Table:
     """CPU of the daemon alone: the model and the clients are other processes, on the other core."""
     rounds, seconds = (3, 4.0) if quick else (5, 10.0)
     with (
-        other_process(_model, core=LOAD_CORE) as (model, _),
+        other_process(_model, core=LOAD_CORE) as (model, model_pid),
         _environment(ANTHROPIC_API_KEY="bench", ANTHROPIC_BASE_URL=f"http://127.0.0.1:{answer(model)}"),
         serving(model="claude-sonnet-5-5") as served,
         pinned(LOAD_CORE),
@@ -42,12 +42,13 @@ def measure(quick: bool) -> Table:
                 stack.enter_context(WebSocket(http.ask("GET", f"{session}?wait=60").json()["websocket_url"]))
             )
         _listen(clients, _WARM_UP)
-        used, usual, worst, first = [], [], [], []
+        used, usual, worst, first, load = [], [], [], [], []
         for _ in range(rounds):
-            before, began = cpu_seconds(served.pid), time.monotonic()
+            before, began, own = cpu_seconds(served.pid), time.monotonic(), cpu_seconds(model_pid) + time.process_time()
             heard = _listen(clients, seconds)
             took = time.monotonic() - began
             used.append((cpu_seconds(served.pid) - before) / took * 100)
+            load.append((cpu_seconds(model_pid) + time.process_time() - own) / took * 100)
             usual.append(percentile(heard, 0.5))
             worst.append(percentile(heard, 0.99))
             first.append(len(heard) / took)
@@ -56,6 +57,7 @@ def measure(quick: bool) -> Table:
         Figure("first delta of a block, model to client: p50", usual, "ms", at_most=1),
         Figure("first delta of a block, model to client: p99", worst, "ms"),
         Figure(f"first deltas heard, of {SESSIONS * RATE / _BLOCK:.0f} a second at full rate", first, "1/s"),
+        Figure("share of its core that model and clients used", load, "%"),
     ]
     how = (
         f"{rounds} rounds of {seconds:.0f} s: {SESSIONS} sessions of one `footlight serve`, {RATE} deltas per second each, one client each, deltas "

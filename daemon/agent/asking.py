@@ -1,7 +1,7 @@
 """Asking the model for one reply, streamed: its blocks become deltas and events as they come."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from math import inf
 from typing import Any
 
@@ -92,7 +92,7 @@ class Asking:
             with trio.fail_after(self._config.event_deadline) as silence:
                 stream = await self._send(client, sums_up=turn.sums_up)
                 async with stream, aclosing(stream.response.aiter_bytes()) as received:
-                    with self._merged(stream.response, reply):
+                    with self._paced(stream.response, reply):
                         await self._read(received, reply, silence)
         except Exception as error:
             ours = model_error(error)
@@ -122,25 +122,20 @@ class Asking:
             return await client.beta.messages.create(**asked, **context_edits(self._config, sums_up=sums_up))
         return await client.messages.create(**asked)
 
-    @contextmanager
-    def _merged(self, response: Any, reply: Reply) -> Iterator[None]:
-        """Merge the pieces of a block, but for its first, over the window: by reading no sooner (transport.py)."""
+    def _paced(self, response: Any, reply: Reply) -> AbstractContextManager[object]:
+        """Within a block, after its first piece, read once a window (transport.py)."""
         window, connection = self._config.delta_window, response.extensions.get("network_stream")
         if not window or not hasattr(connection, "answering"):  # a connection of the SDK's own, to a proxy
-            yield
-            return
+            return nullcontext()
 
         async def when_dry() -> None:
-            self._deltas.send()
             if reply.growing:
                 await connection.gather(trio.current_time() + window)
 
-        self._deltas.merging = True
-        try:
-            with connection.answering(when_dry, chunked=response.headers.get("transfer-encoding") == "chunked"):
-                yield
-        finally:
-            self._deltas.merging = False
+        answering: AbstractContextManager[object] = connection.answering(
+            when_dry, chunked=response.headers.get("transfer-encoding") == "chunked"
+        )
+        return answering
 
     async def _read(self, received: AsyncIterator[bytes], reply: Reply, silence: trio.CancelScope) -> None:
         """Feed the reply; only what is said renews the deadline, a ping does not."""
@@ -154,6 +149,7 @@ class Asking:
                 if kind != "ping" and not reply.complete:
                     reply.feed(event)
                     heard = True
+            self._deltas.send()
             now = trio.current_time()
             limit = self._config.summary_deadline if reply.sums_up else self._config.event_deadline
             if heard and not now + limit * 0.9 <= silence.deadline <= now + limit:

@@ -5,12 +5,12 @@ from daemon.journal.present import Kind, OpenBlock, Present
 
 
 class Deltas:
-    """The stream of one session's open block. While `merging`, somebody else says when to send."""
+    """The stream of one session's open block; where it is `merged`, somebody else says when to send."""
 
-    def __init__(self, journal: Journal, present: Present) -> None:
+    def __init__(self, journal: Journal, present: Present, *, merged: bool) -> None:
         self._journal = journal
         self._present = present
-        self.merging = False
+        self._merged = merged
         self._waiting: list[str] = []  # received, not yet sent
         journal.late_frames = self._late_frames
 
@@ -21,7 +21,7 @@ class Deltas:
     def add(self, text: str) -> None:
         """More of the open block."""
         self._waiting.append(text)
-        if not self.merging:
+        if not self._merged:
             self.send()
 
     def send(self) -> None:

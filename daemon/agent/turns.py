@@ -49,7 +49,7 @@ class Agent:
         preview_url: str,
         config: Config,
     ) -> None:
-        self._deltas = Deltas(journal, present)
+        self._deltas = Deltas(journal, present, merged=config.delta_window > 0)
         self._journal = journal
         self._workspace = workspace
         self._conversation = conversation

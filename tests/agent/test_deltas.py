@@ -15,11 +15,10 @@ from tests.agent.stage import shown
 class Told:
     """Deltas of one journal."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, *, merged: bool = True) -> None:
         self.journal = journal
         self.present = Present()
-        self.deltas = Deltas(journal, self.present)
-        self.deltas.merging = True
+        self.deltas = Deltas(journal, self.present, merged=merged)
 
     def texts(self) -> list[str]:
         return [event["data"]["text"] for event in shown(self.journal)]
@@ -51,7 +50,7 @@ async def test_thinking_has_its_own_kind(told):
 
 
 async def test_nothing_waits_where_nothing_is_merged(told):
-    told.deltas.merging = False
+    told = Told(told.journal, merged=False)
     told.deltas.open(1, 0, "text")
     told.deltas.add("a")
     told.deltas.add("b")

@@ -225,7 +225,7 @@ def assembled(events):
 
 
 async def test_who_joins_in_the_middle_of_a_block_gets_one_delta_with_everything_so_far(room):
-    deltas = Deltas(room.journal, room.present)
+    deltas = Deltas(room.journal, room.present, merged=False)
     room.write_many(2)
     deltas.open(1, 0, "text")
     for word in ("So ", "far ", "so 😀 ", "good"):
@@ -244,8 +244,7 @@ async def test_who_joins_in_the_middle_of_a_block_gets_one_delta_with_everything
 
 @pytest.mark.parametrize("together", [1, 3])
 async def test_deltas_add_up_for_whoever_joins_at_any_moment(room, together, autojump_clock):
-    deltas = Deltas(room.journal, room.present)
-    deltas.merging = True
+    deltas = Deltas(room.journal, room.present, merged=True)
     words = [f"word{number} " for number in range(30)]
     seen = {}
 
@@ -270,7 +269,7 @@ async def test_deltas_add_up_for_whoever_joins_at_any_moment(room, together, aut
 
 
 async def test_who_joins_after_a_block_gets_no_delta_of_it(room):
-    deltas = Deltas(room.journal, room.present)
+    deltas = Deltas(room.journal, room.present, merged=False)
     deltas.open(1, 0, "text")
     deltas.add("gone")
     deltas.close()
@@ -281,7 +280,7 @@ async def test_who_joins_after_a_block_gets_no_delta_of_it(room):
 
 
 async def test_a_client_that_lags_skips_deltas_and_no_journaled_event(room, autojump_clock):
-    deltas = Deltas(room.journal, room.present)
+    deltas = Deltas(room.journal, room.present, merged=False)
     async with room.join(lockstep=True) as slow, room.join() as fast:
         await next_event(slow)
         await next_event(fast)
