@@ -34,7 +34,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
         self._send_deadline = send_deadline
         self._lock = trio.StrictFIFOLock()
         self._ahead = b""
-        self._left = memoryview(b"")  # of frames that were written in part
+        self._left: memoryview | None = None  # of frames that were written in part
         self._broken = False
         self.heard = -inf  # when the peer last sent anything
         self._closed = False
@@ -97,7 +97,8 @@ class ClientStream(trio.abc.HalfCloseableStream):
             sent = os.write(self._socket.fileno(), data)
         except OSError:  # who waits for it meets it again
             return 0
-        self._left = memoryview(data)[sent or len(data) :]  # not a copy: all clients may hold the same
+        if 0 < sent < len(data):
+            self._left = memoryview(data)[sent:]  # not a copy: all clients may hold the same
         return sent
 
     async def settle(self) -> None:
@@ -114,7 +115,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError("an earlier write was cut short")
         try:  # no checkpoint besides the lock's
             if self._left:
-                left, self._left = self._left, memoryview(b"")
+                left, self._left = self._left, None
                 await self._write(len(left), lambda socket, sent: os.write(socket, left[sent:]))
             if isinstance(data, Stored):
                 await self._write(data.length, partial(data.send, most=_FILE_STEP))

@@ -19,6 +19,7 @@ class Told:
 
     def __init__(self, journal: Journal, window: float) -> None:
         self.journal = journal
+        journal.ring.join()  # for `shown`
         self.present = Present()
         self.deltas = Deltas(journal, self.present, window)
         self.times: list[float] = []
