@@ -34,6 +34,7 @@ PURE = {
 LAYERS = {
     **dict.fromkeys(PURE, 0),
     "daemon": 0,
+    "daemon.awaited": 0,
     "daemon.log": 0,
     "daemon.occupancy": 0,
     "daemon.services": 0,

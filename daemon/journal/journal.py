@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import trio
-
+from daemon.awaited import Again
 from daemon.errors import Bug, JournalFull
 from daemon.journal import events, frames
 from daemon.journal.recovery import Recovered
@@ -83,7 +82,7 @@ class Journal:
         self._segments = segments
         self._limit = limit
         self._room = 0  # bytes that can be written before `_make_room` is asked again
-        self._changed: trio.Event | None = None  # while somebody waits
+        self._changed = Again()
 
     @property
     def epoch(self) -> str:
@@ -150,8 +149,6 @@ class Journal:
 
     async def wait_change(self) -> None:
         """Wait for the next append, publish or end. A hint: look again after it."""
-        if self._changed is None:
-            self._changed = trio.Event()
         await self._changed.wait()
 
     def close(self) -> None:
@@ -169,9 +166,7 @@ class Journal:
         self._tell()
 
     def _tell(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+        self._changed.tell()
         self.on_show()
 
     def _make_room(self, size: int) -> None:
