@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from itertools import count
 from typing import Generic, TypeVar
 
 import trio
@@ -15,11 +14,11 @@ T = TypeVar("T")
 class Occupancy(Generic[T]):
     """Whose blocks are being run."""
 
-    __slots__ = ("_emptied", "_inside", "_numbers")
+    __slots__ = ("_emptied", "_entered", "_inside")
 
     def __init__(self) -> None:
         self._inside: dict[int, T] = {}
-        self._numbers = count()
+        self._entered = 0  # so far
         self._emptied = Again()
 
     def __len__(self) -> int:
@@ -34,9 +33,9 @@ class Occupancy(Generic[T]):
 
     def enter(self, who: T) -> int:
         """Count someone as inside; the number to leave with."""
-        number = next(self._numbers)
-        self._inside[number] = who
-        return number
+        self._entered += 1
+        self._inside[self._entered] = who
+        return self._entered
 
     def leave(self, number: int) -> None:
         """They are gone."""

@@ -23,6 +23,22 @@ _LINGER = 0.5  # s
 class ClientStream(trio.abc.HalfCloseableStream):
     """A stream with a read-ahead and a deadline on progress."""
 
+    __slots__ = (
+        "_ahead",
+        "_broken",
+        "_close_sent",
+        "_closed",
+        "_left",
+        "_lock",
+        "_send_deadline",
+        "_socket",
+        "_stream",
+        "evicted",
+        "heard",
+        "last_word",
+        "on_end",
+    )  # each client has one
+
     def __init__(self, stream: trio.abc.HalfCloseableStream, *, send_deadline: float) -> None:
         self.last_word: Callable[[], bytes] = (
             bytes  # what is still to be sent when the stream is closed, if no close was
