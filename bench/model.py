@@ -110,7 +110,9 @@ async def _stream(stream: trio.SocketStream) -> None:
     """A reply without end."""
     try:
         await stream.receive_some(1 << 16)
-        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        await stream.send_all(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
         await stream.send_all(_event({"type": "message_start", "message": {"usage": {"input_tokens": 1}}}))
         due, number = trio.current_time(), 0
         while True:
@@ -133,4 +135,6 @@ async def _stream(stream: trio.SocketStream) -> None:
 
 
 def _event(event: dict[str, object]) -> bytes:
-    return f"event: {event['type']}\ndata: ".encode() + msgspec.json.encode(event) + b"\n\n"
+    """A chunk, as the API sends one for each event."""
+    data = f"event: {event['type']}\ndata: ".encode() + msgspec.json.encode(event) + b"\n\n"
+    return b"%x\r\n%s\r\n" % (len(data), data)

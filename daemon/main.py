@@ -64,7 +64,8 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
             open_registry(config, store, tunnels, models) as registry,
         ):
             services.start_soon(store.run_checkpoints)
-            connections = ApiConnections(Hot(build_app(registry, config), registry, config), config)
+            hot = Hot(build_app(registry, config), registry, config)
+            connections = ApiConnections(hot, config, hot)
             server = Server(
                 connections.handle,
                 max_connections=config.max_connections,

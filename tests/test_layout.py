@@ -57,6 +57,7 @@ LAYERS = {
 FOREIGN = {  # package -> who may import it
     "anthropic": ("daemon.agent",),
     "httpx2": ("daemon.agent",),
+    "httpcore2": ("daemon.agent.transport",),
     "pyngrok": ("tunnel.calls",),
     "trio_websocket": ("daemon.clients",),
     "quart": ("daemon.api",),

@@ -1,7 +1,7 @@
 """Asking the model for one reply, streamed: its blocks become deltas and events as they come."""
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from math import inf
 from typing import Any
 
@@ -86,7 +86,8 @@ class Asking:
             with trio.fail_after(self._config.event_deadline) as silence:
                 stream = await self._send(client)
                 async with stream, aclosing(stream.response.aiter_bytes()) as received:
-                    await self._read(received, reply, silence)
+                    with self._merged(stream.response.extensions.get("network_stream"), reply):
+                        await self._read(received, reply, silence)
         except Exception as error:
             ours = model_error(error)
             if ours is None:
@@ -115,9 +116,28 @@ class Asking:
             return await client.beta.messages.create(**asked, **context_edits(self._config))
         return await client.messages.create(**asked)
 
+    @contextmanager
+    def _merged(self, connection: Any, reply: Reply) -> Iterator[None]:
+        """Merge the pieces of a block, but for its first, over the window: by reading no sooner (transport.py)."""
+        window = self._config.delta_window
+        if not window or not hasattr(connection, "when_dry"):  # a connection of the SDK's own, to a proxy
+            yield
+            return
+
+        async def when_dry() -> None:
+            self._deltas.send()
+            if reply.growing:
+                await connection.gather(trio.current_time() + window)
+
+        self._deltas.merging, connection.when_dry = True, when_dry
+        try:
+            yield
+        finally:
+            self._deltas.merging, connection.when_dry = False, None
+
     async def _read(self, received: AsyncIterator[bytes], reply: Reply, silence: trio.CancelScope) -> None:
         """Feed the reply; only what is said renews the deadline, a ping does not."""
-        stream = Events()
+        stream, limit = Events(), self._config.event_deadline
         async for data in received:
             heard = False
             for event in stream.feed(data):
@@ -127,8 +147,8 @@ class Asking:
                 if kind != "ping" and not reply.complete:
                     reply.feed(event)
                     heard = True
-            if heard:  # once for all that came together: a deadline costs as much as an event
-                silence.deadline = trio.current_time() + self._config.event_deadline
+            if heard and silence.deadline < (now := trio.current_time()) + limit * 0.9:
+                silence.deadline = now + limit  # not for each: a deadline costs as much as an event
             if reply.complete:
                 # The end of the body, mostly in the same bytes: only then can the connection be used again.
                 with trio.move_on_after(self._config.model_linger), suppress(*connection_errors()):

@@ -4,12 +4,11 @@ Importing it takes 2.4 s of CPU and 76 MB (docs/design.md, D11), so nothing else
 """
 
 import importlib
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -62,25 +61,14 @@ class Models:
         async with self._lock:
             if place not in self._clients:
                 await _import_sdk()
-                import anthropic  # noqa: PLC0415
-                import httpx2  # noqa: PLC0415
+                from daemon.agent.transport import open_client  # noqa: PLC0415
 
-                options: dict[str, Any] = {
-                    "api_key": self._config.anthropic_api_key,
-                    "base_url": self._config.anthropic_base_url,
-                }
+                key, url = self._config.anthropic_api_key, self._config.anthropic_base_url
                 if place == SCRIPTED:
                     script = self._script or load_script(None)
-                    pace = self._config.script_pace
-                    options = {
-                        "api_key": SCRIPTED,
-                        "base_url": await self._services.start(open_scripted_model, script, pace),
-                        # Loopback: a proxy that the environment names could not reach it, and no certificate is met.
-                        "http_client": httpx2.AsyncClient(
-                            trust_env=False, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                        ),
-                    }
-                make = partial(anthropic.AsyncAnthropic, **options, max_retries=0)  # asking.py tries again
+                    key = SCRIPTED
+                    url = await self._services.start(open_scripted_model, script, self._config.script_pace)
+                make = partial(open_client, key, url, loopback=place == SCRIPTED)
                 self._clients[place] = await trio.to_thread.run_sync(make)  # reads the system's certificates: 0.1 s
             return self._clients[place]
 

@@ -30,6 +30,7 @@ class Reply:
     def __init__(self, sink: Sink) -> None:
         self.usage = Usage()
         self.stop_reason: str | None = None
+        self.growing = False  # it said more of a block just now
         self.complete = False  # the API said that it is over; anything else was cut
         self.cut: set[str] = set()  # ids of calls whose input was cut: to be answered, not to be run
         self._blocks: dict[int, dict[str, Any]] = {}
@@ -40,6 +41,7 @@ class Reply:
 
     def feed(self, event: dict[str, Any]) -> None:
         """Take the next event. A tool's input that is no JSON object raises `msgspec.DecodeError` at the end of the answer."""
+        self.growing = event["type"] == "content_block_delta"
         match event["type"]:
             case "message_start":
                 self._count(event["message"]["usage"])

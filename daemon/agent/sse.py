@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 LONGEST = 16 << 20  # bytes of an event: more than any reply has
+_objects = msgspec.json.Decoder(dict[str, Any])
 
 
 class Events:
@@ -22,12 +23,12 @@ class Events:
 
     def feed(self, received: bytes) -> list[dict[str, Any]]:
         """The events that end in these bytes. `ValueError` or `TypeError` where one is no JSON object."""
-        self._rest += received
-        if len(self._rest) > LONGEST:
+        if len(self._rest) + len(received) > LONGEST:
             raise ValueError("an event without end")
         if b"\n" not in received:
+            self._rest += received
             return []
-        *lines, rest = bytes(self._rest).split(b"\n")
+        *lines, rest = bytes(self._rest + received).split(b"\n")
         self._rest = bytearray(rest)
         events = []
         for ended in lines:
@@ -42,7 +43,7 @@ class Events:
 
 def _decode(data: bytes) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(data, type=dict[str, Any])
+        return _objects.decode(data)
     except msgspec.DecodeError:
         found = json.loads(data)  # which takes half a surrogate pair, as a delta that was cut in one has it
     if not isinstance(found, dict):

@@ -49,7 +49,7 @@ class Agent:
         preview_url: str,
         config: Config,
     ) -> None:
-        self.deltas = Deltas(journal, present, config.delta_window)
+        self._deltas = Deltas(journal, present)
         self._journal = journal
         self._workspace = workspace
         self._conversation = conversation
@@ -60,7 +60,7 @@ class Agent:
         self._config = config
         self._asking = Asking(
             journal=journal,
-            deltas=self.deltas,
+            deltas=self._deltas,
             conversation=conversation,
             settings=settings,
             system=models.system,
@@ -169,7 +169,7 @@ class Agent:
 
     def _settle(self, turn: Turn) -> None:
         """After any way out: nothing half said stays open."""
-        BlockSink(self._journal, self.deltas, turn).closed()
+        BlockSink(self._journal, self._deltas, turn).closed()
         if turn.reply is not None:
             cut = [block for block in turn.reply.content() if block["type"] == "text"]
             self._conversation.add("assistant", cut)

@@ -13,6 +13,7 @@ from hypercorn.config import Config as HypercornConfig
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 
+from daemon.api.hot import Hot
 from daemon.config import Config
 
 _NO_LIMIT = 1 << 62  # requests on one connection; Hypercorn would close it after 1,000
@@ -65,12 +66,18 @@ class _Stream(trio.abc.HalfCloseableStream):
     pipelined (it waits for the end of an answer that nobody takes any more).
     """
 
-    def __init__(self, stream: trio.SocketStream, connection: trio.CancelScope) -> None:
+    def __init__(self, stream: trio.SocketStream, ahead: bytes, connection: trio.CancelScope) -> None:
         self.socket = stream.socket
+        self._ahead = ahead  # what was read of it before
         self._stream = stream
         self._connection = connection
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self._ahead:
+            await trio.lowlevel.checkpoint()
+            size = max_bytes or len(self._ahead)
+            ahead, self._ahead = self._ahead[:size], self._ahead[size:]
+            return ahead
         with self._ending():
             data = await self._stream.receive_some(max_bytes)
         if not data:
@@ -104,9 +111,9 @@ class _Stream(trio.abc.HalfCloseableStream):
 
 
 class ApiConnections:
-    """Speaks HTTP for an ASGI app on each stream it is handed."""
+    """Speaks HTTP for an ASGI app on each stream it is handed, after what is `hot` there."""
 
-    def __init__(self, app: Any, config: Config) -> None:
+    def __init__(self, app: Any, config: Config, hot: Hot | None = None) -> None:
         async def exchange(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] != "http":
                 await app(scope, receive, send)
@@ -114,6 +121,7 @@ class ApiConnections:
             both = _Exchange(receive, send)
             await app(scope, both.receive, lambda message: both.send(message, patience=config.api_grace))
 
+        self._hot = hot
         self._app = ASGIWrapper(exchange)
         self._config = HypercornConfig()
         self._config.keep_alive_timeout = config.keep_alive
@@ -125,10 +133,15 @@ class ApiConnections:
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection."""
+        ahead = b""
+        if self._hot is not None and not (ahead := await self._hot.serve(stream)):
+            return
         server: Callable[..., Awaitable[None]] = TCPServer
         with trio.CancelScope() as connection:
-            await server(self._app, self._config, self._context, {}, _Stream(stream, connection))
+            await server(self._app, self._config, self._context, {}, _Stream(stream, ahead, connection))
 
     async def close_idle(self) -> None:
         """Connections without a request under way end now, the others after it."""
+        if self._hot is not None:
+            self._hot.close_idle()
         await self._context.terminated.set()

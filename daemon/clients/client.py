@@ -91,7 +91,7 @@ async def _open(nursery: trio.Nursery, stream: ClientStream, config: Config) -> 
 class _Conversation:
     """What is said to and by one client. Whichever of its tasks fails, or has a reason to close, ends it; then its nursery is cancelled."""
 
-    __slots__ = ("_audience", "_client", "_cursor", "_ending", "_nursery", "_stream", "_ws")  # there are many
+    __slots__ = ("_audience", "_client", "_cursor", "_ending", "_nursery", "_stream", "_ws", "write")  # there are many
 
     def __init__(
         self,
@@ -107,6 +107,7 @@ class _Conversation:
         self._client = client
         self._audience = audience
         self._ending = False
+        self.write = stream.try_write  # for the fan-out, while the client keeps up
 
     async def run(self, place: Place) -> None:
         """Speak until the end."""
@@ -122,10 +123,6 @@ class _Conversation:
         finally:
             self._audience.hub.fanout.leave(self)
             self._cursor.rest()
-
-    def write(self, data: bytes) -> int:
-        """For the fan-out, while the client keeps up."""
-        return 0 if self._ws.closed else self._stream.try_write(data)
 
     def fall(self, place: Stand) -> None:
         """It keeps up no more: a task of its own takes over."""

@@ -30,6 +30,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
         "_closed",
         "_left",
         "_lock",
+        "_over",
         "_send_deadline",
         "_socket",
         "_stream",
@@ -55,6 +56,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
         self.heard = -inf  # when the peer last sent anything
         self._closed = False
         self._close_sent = False
+        self._over = False  # one of the three: no frame may follow
 
     @property
     def takes_files(self) -> bool:
@@ -83,7 +85,8 @@ class ClientStream(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:  # noqa: D102
         async with self._lock:
-            self._close_sent = self._close_sent or data[:1] == _CLOSE
+            if data[:1] == _CLOSE:
+                self._close_sent = self._over = True
             await self._send(data)
 
     async def send_frames(self, data: bytes | Stored, closed: Callable[[], object]) -> bool:
@@ -104,10 +107,10 @@ class ClientStream(trio.abc.HalfCloseableStream):
     def try_write(self, data: bytes) -> int:
         """Write whole frames without waiting; how many bytes were taken, as write(2) says.
 
-        What is left of them is sent by `settle`, or before whatever is sent next. Nothing is taken where somebody else is
-        writing, the stream is no plain socket, or the client takes nothing for now.
+        What is left of them is sent by `settle`, or before whatever is sent next. Nothing is taken after a close, where somebody
+        else is writing, the stream is no plain socket, or the client takes nothing for now.
         """
-        if self._socket is None or self._lock.locked() or self._left or self._broken or self._closed:
+        if self._over or self._left or self._socket is None or self._lock.locked():
             return 0
         try:
             sent = os.write(self._socket.fileno(), data)
@@ -164,7 +167,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
                     await trio.lowlevel.wait_writable(self._socket)
 
     async def _abort(self) -> None:
-        self._broken = True
+        self._broken = self._over = True
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
             await trio.aclose_forcefully(self._stream)
 
@@ -183,6 +186,6 @@ class ClientStream(trio.abc.HalfCloseableStream):
                 await self._stream.send_eof()
                 while await self._stream.receive_some(65536):  # closed upon unread bytes, the last word could be lost
                     pass
-        self._closed = True
+        self._closed = self._over = True
         self.on_end()
         await self._stream.aclose()

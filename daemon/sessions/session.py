@@ -151,10 +151,7 @@ class Session:
             self.record.turn += 1
             self.save()
             try:
-                async with trio.open_nursery() as turn:  # an idle session has no task for its stream
-                    turn.start_soon(self.agent.deltas.run)
-                    await self.agent.run_turn(self.record.turn, prompt.message, prompt.message_id)
-                    turn.cancel_scope.cancel()
+                await self.agent.run_turn(self.record.turn, prompt.message, prompt.message_id)
             finally:
                 self.mailbox.current = None
             self.save()

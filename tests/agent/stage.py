@@ -129,10 +129,8 @@ class Stage:
         settings = Settings(model="scripted", token_budget=token_budget, approval=approval)
         async with open_services() as services:
             with self._open(services, name, settings, usage or Usage(), open_beneath) as play:
-                async with play.sandbox, trio.open_nursery() as nursery:
-                    nursery.start_soon(play.agent.deltas.run)
+                async with play.sandbox:
                     yield play
-                    nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager

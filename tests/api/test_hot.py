@@ -9,6 +9,8 @@ import trio
 from daemon.api.app import build_app
 from daemon.api.hot import Hot
 from daemon.sessions.registry import Asked
+from daemon.testing import open_test_daemon
+from tests.api.calls import head, port_of, read_until
 from tests.sessions.house import journaled_until, open_sessions, write_script
 
 LOCAL = [(b"host", b"127.0.0.1:8000"), (b"user-agent", b"x")]
@@ -126,3 +128,106 @@ async def test_daemon_that_lets_other_origins_in_leaves_all_to_the_framework(tmp
         _, answered, _ = await asked(hot, scope_of("/health", headers=headers))
         assert answered[b"access-control-allow-origin"] == b"https://page.example"
         assert framework.times == 1
+
+
+# --- on a connection
+
+
+@asynccontextmanager
+async def connection(tmp_path, **settings):
+    """A daemon with a session whose turn is over, and a connection to its API."""
+    async with open_test_daemon(tmp_path, script=write_script(tmp_path, WORD), **settings) as daemon:
+        await daemon.registry.chat(Asked(message="hi", session_id="abc"))
+        await journaled_until(daemon.registry, "abc", "ready_for_input")
+        with trio.fail_after(10):
+            async with await trio.open_tcp_stream("127.0.0.1", port_of(daemon)) as stream:
+                yield daemon, stream
+
+
+async def answered(stream, request):
+    """Status line, headers in order and body of one answer."""
+    await stream.send_all(request)
+    data = await read_until(stream, b"}")
+    top, _, body = data.partition(b"\r\n\r\n")
+    status, *lines = top.split(b"\r\n")
+    return status, {name.lower(): value for name, value in (line.split(b": ", 1) for line in lines)}, body
+
+
+@pytest.fixture
+def framework_calls(monkeypatch):
+    """How often Hypercorn was handed a request of a connection."""
+    calls = []
+    original = Hot.__call__
+
+    async def counted(self, scope, receive, send):
+        calls.append(scope["path"])
+        await original(self, scope, receive, send)
+
+    monkeypatch.setattr(Hot, "__call__", counted)
+    return calls
+
+
+@pytest.mark.parametrize("path", ["/api/sessions/abc", "/health"])
+async def test_answer_on_the_connection_is_hypercorns_own(tmp_path, path, framework_calls):
+    async with connection(tmp_path) as (_, stream):
+        ours = await answered(stream, head("GET", path))
+        assert framework_calls == []
+        theirs = await answered(stream, head("GET", path, "Content-Length: 0"))
+        assert framework_calls == [path]
+        assert ours[0].rstrip() == theirs[0].rstrip() == b"HTTP/1.1 200"
+        for headers in (ours[1], theirs[1]):
+            assert headers.pop(b"date").endswith(b" GMT")
+            headers.pop(b"content-length")
+        assert ours[1] == theirs[1]
+        assert without_clock(ours[2]) == without_clock(theirs[2])
+
+
+async def test_requests_that_came_together_are_answered_in_order_across_the_hand_over(tmp_path, framework_calls):
+    async with connection(tmp_path) as (_, stream):
+        health, nothing = head("GET", "/health"), head("GET", "/nope")
+        await stream.send_all(health + head("GET", "/api/sessions/abc") + nothing + health + nothing[:20])
+        data = b""
+        while data.count(b"HTTP/1.1 ") < 4 or not data.endswith(b"}"):
+            data += await stream.receive_some(65536)
+        await stream.send_all(nothing[20:])
+        assert [part[:3] for part in data.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"404", b"200"]
+        assert (await read_until(stream, b"}")).startswith(b"HTTP/1.1 404")
+        assert framework_calls == ["/nope", "/health", "/nope"]
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (head("GET", "/api/sessions/nobody"), b"404"),
+        (head("GET", "/api/sessions/abc?wait=0"), b"200"),
+        (head("GET", "/api/sessions/ab%63"), b"200"),
+        (head("HEAD", "/health") + head("GET", "/nope"), b"200"),
+        (head("GET", "/health", "Origin: http://evil.example"), b"403"),
+        (b"GET /health HTTP/1.1\r\nHost: evil.example\r\n\r\n", b"403"),
+        (b"GET /health HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n", b"200"),
+        (b"GET /health HTTP/1.1\r\n\r\n", b"400"),
+        (b"garbage\r\n\r\n", b"400"),
+    ],
+    ids=str,
+)
+async def test_what_is_not_plain_on_the_connection_is_hypercorns(tmp_path, request_bytes, status):
+    async with connection(tmp_path) as (_, stream):
+        await stream.send_all(request_bytes)
+        assert (await stream.receive_some(65536)).split(b" ", 2)[1] == status
+
+
+async def test_head_that_comes_in_pieces_is_hypercorns(tmp_path, framework_calls):
+    async with connection(tmp_path) as (_, stream):
+        request = head("GET", "/health")
+        await stream.send_all(request[:10])
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert (await answered(stream, request[10:]))[0].startswith(b"HTTP/1.1 200")
+        assert framework_calls == ["/health"]
+
+
+async def test_connection_ends_where_the_client_wants_it(tmp_path, framework_calls):
+    async with connection(tmp_path) as (_, stream):
+        _, headers, _ = await answered(stream, head("GET", "/health", "Connection: close"))
+        assert headers[b"connection"].lower() == b"close"
+        assert await stream.receive_some(1) == b""
+        assert framework_calls == []

@@ -225,7 +225,7 @@ def assembled(events):
 
 
 async def test_who_joins_in_the_middle_of_a_block_gets_one_delta_with_everything_so_far(room):
-    deltas = Deltas(room.journal, room.present, window=0)
+    deltas = Deltas(room.journal, room.present)
     room.write_many(2)
     deltas.open(1, 0, "text")
     for word in ("So ", "far ", "so 😀 ", "good"):
@@ -242,9 +242,10 @@ async def test_who_joins_in_the_middle_of_a_block_gets_one_delta_with_everything
         assert assembled(events + after) == "So far so 😀 good, and on."
 
 
-@pytest.mark.parametrize("window", [0, 0.04])
-async def test_deltas_add_up_for_whoever_joins_at_any_moment(room, window, autojump_clock):
-    deltas = Deltas(room.journal, room.present, window)
+@pytest.mark.parametrize("together", [1, 3])
+async def test_deltas_add_up_for_whoever_joins_at_any_moment(room, together, autojump_clock):
+    deltas = Deltas(room.journal, room.present)
+    deltas.merging = True
     words = [f"word{number} " for number in range(30)]
     seen = {}
 
@@ -252,25 +253,24 @@ async def test_deltas_add_up_for_whoever_joins_at_any_moment(room, window, autoj
         async with room.join() as ws:
             seen[number] = await events_until(ws, lambda event: event["event"] == "claude_text")
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(deltas.run)
-        async with trio.open_nursery() as clients:
-            deltas.open(1, 0, "text")
-            for number, word in enumerate(words):
-                clients.start_soon(client, number)
-                await trio.sleep(0.013)
-                deltas.add(word)
-            await trio.sleep(0.2)
-            block = deltas.close()
-            room.journal.append("claude_text", turn=1, block=0, text="".join(block.parts))
-        nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as clients:
+        deltas.open(1, 0, "text")
+        for number, word in enumerate(words):
+            clients.start_soon(client, number)
+            await trio.sleep(0.013)
+            deltas.add(word)
+            if number % together == 0:
+                deltas.send()
+        await trio.sleep(0.2)
+        block = deltas.close()
+        room.journal.append("claude_text", turn=1, block=0, text="".join(block.parts))
     assert len(seen) == 30
     for events in seen.values():
         assert assembled(events) == "".join(words) == events[-1]["data"]["text"]
 
 
 async def test_who_joins_after_a_block_gets_no_delta_of_it(room):
-    deltas = Deltas(room.journal, room.present, window=0)
+    deltas = Deltas(room.journal, room.present)
     deltas.open(1, 0, "text")
     deltas.add("gone")
     deltas.close()
@@ -281,7 +281,7 @@ async def test_who_joins_after_a_block_gets_no_delta_of_it(room):
 
 
 async def test_a_client_that_lags_skips_deltas_and_no_journaled_event(room, autojump_clock):
-    deltas = Deltas(room.journal, room.present, window=0)
+    deltas = Deltas(room.journal, room.present)
     async with room.join(lockstep=True) as slow, room.join() as fast:
         await next_event(slow)
         await next_event(fast)

@@ -11,6 +11,7 @@ from trio.testing import (
 )
 
 from daemon.clients.stream import ClientStream
+from daemon.journal.frames import close_frame
 
 BIG = bytes(range(256)) * 16 * 1024  # 4 MB: more than any pair of socket buffers takes
 
@@ -308,6 +309,16 @@ async def test_nothing_is_taken_by_a_stream_that_is_closed_broken_or_in_memory()
         await both_closed(theirs)
         one, _ = memory_stream_pair()
         assert ClientStream(one, send_deadline=5).try_write(b"x") == 0
+
+
+async def test_nothing_is_taken_after_a_close():
+    with trio.fail_after(10):
+        stream, theirs = await tiny_socket_pair(5)
+        assert stream.try_write(b"x") == 1
+        await stream.send_all(close_frame(1000, ""))
+        assert stream.try_write(b"y") == 0
+        assert await rest_from(theirs, 5) == b"x" + close_frame(1000, "")
+        await both_closed(stream, theirs)
 
 
 async def test_client_that_takes_nothing_of_the_rest_is_evicted(mock_clock):

@@ -1,0 +1,177 @@
+"""The connection to the model, on which the pieces of an answer gather.
+
+A piece that is read alone costs a wake-up and a way through five layers, which is most of what it costs at all. So whoever reads
+an answer is told when all that came has been passed on to it (`Gathered.when_dry`), and may let a window's worth come together in
+the kernel before more is read (`Gathered.gather`). Imported late, with the SDK.
+"""
+
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+from urllib.request import getproxies
+
+import anthropic
+import httpcore2
+import httpx2
+import trio
+
+# Bytes for which gathering ends early: more than two short pieces of text, less than the end of a block with the beginning and
+# the first piece of the next one, or the end of the answer. These are to be seen at once.
+_TURNING = 300
+# As the SDK's own client: a minute of silence before the first question, one between two (the first has no name on macOS).
+_KEEP_ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
+    (socket.IPPROTO_TCP, option, value)
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
+    if (option := getattr(socket, name, None)) is not None
+]
+_ERRORS = (
+    httpcore2.TimeoutException,
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.ProxyError,
+    httpcore2.UnsupportedProtocol,
+)
+
+
+def open_client(api_key: str | None, base_url: str | None, *, loopback: bool) -> anthropic.AsyncAnthropic:
+    """The SDK's client for one place, on these connections; blocks, as it reads the system's certificates.
+
+    A proxy that the environment names is left to the SDK: text then comes piece by piece. `loopback` is without proxy or
+    certificate, whatever the environment says.
+    """
+    if loopback:
+        http = anthropic.DefaultAsyncHttpxClient(
+            trust_env=False, transport=Transport(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        )
+    elif getproxies().keys() - {"no"}:
+        http = anthropic.DefaultAsyncHttpxClient()
+    else:
+        http = anthropic.DefaultAsyncHttpxClient(transport=Transport(httpx2.create_ssl_context()))
+    # Without retries: asking.py tries again.
+    return anthropic.AsyncAnthropic(api_key=api_key, base_url=base_url, max_retries=0, http_client=http)
+
+
+class Gathered(httpcore2.AsyncNetworkStream):
+    """A connection. `when_dry` is called before each read: all that was read so far has been passed on then."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self.when_dry: Callable[[], Awaitable[None]] | None = None
+        self._stream = stream
+        self._encrypted = stream.get_extra_info("ssl_object") is not None
+
+    async def gather(self, until: float) -> None:
+        """Wait for a time of Trio's clock, or until so much lies there that something has ended or begun."""
+        waiting = self.get_extra_info("socket")
+        with suppress(OSError, trio.ClosedResourceError):  # closed meanwhile, as the next read will say
+            waiting.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _TURNING)
+            try:
+                with trio.move_on_at(until):
+                    await trio.lowlevel.wait_readable(waiting)
+            finally:
+                waiting.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """What has come; under TLS of all records that have, which the stream would hand out one by one."""
+        if self.when_dry is not None:
+            await self.when_dry()
+        data = read = await self._stream.read(max_bytes, timeout)
+        while self._encrypted and read and len(data) < max_bytes:
+            read = b""
+            with trio.CancelScope() as here, suppress(httpcore2.NetworkError):  # which the next read would meet again
+                here.deadline = trio.current_time()  # set within, it counts when the task would wait, not before
+                read = await self._stream.read(max_bytes - len(data), timeout)
+            data += read
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send all of it."""
+        await self._stream.write(buffer, timeout)
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        """The same connection, encrypted."""
+        return Gathered(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    async def aclose(self) -> None:
+        """Close it."""
+        await self._stream.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        """What httpcore asks of its streams, `socket` and `ssl_object` among it."""
+        return self._stream.get_extra_info(info)
+
+
+class _Backend(httpcore2.TrioBackend):
+    """Connects."""
+
+    async def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore2.AsyncNetworkStream:
+        return Gathered(await super().connect_tcp(*args, **kwargs))
+
+
+class Transport(httpx2.AsyncBaseTransport):
+    """httpx's own asynchronous transport with these connections: without a proxy, by HTTP/1.1 alone."""
+
+    def __init__(self, verify: ssl.SSLContext) -> None:
+        limits = anthropic.DEFAULT_CONNECTION_LIMITS
+        self._pool = httpcore2.AsyncConnectionPool(
+            ssl_context=verify,
+            max_connections=limits.max_connections,
+            max_keepalive_connections=limits.max_keepalive_connections,
+            keepalive_expiry=limits.keepalive_expiry,
+            socket_options=_KEEP_ALIVE,
+            network_backend=_Backend(),
+        )
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request; the response's body is not read yet."""
+        url = request.url
+        asked = httpcore2.Request(
+            method=request.method,
+            url=httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
+        try:
+            response = await self._pool.handle_async_request(asked)
+        except _ERRORS as error:
+            raise _of_httpx(error) from error
+        return httpx2.Response(
+            response.status, headers=response.headers, stream=_Body(response.stream), extensions=response.extensions
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._pool.aclose()
+
+
+class _Body(httpx2.AsyncByteStream):
+    """A response's body, as it comes; iterated once."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._pieces: AsyncIterator[bytes] = aiter(stream)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._pieces)
+        except _ERRORS as error:
+            raise _of_httpx(error) from error
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _of_httpx(error: Exception) -> httpx2.HTTPError:
+    """The two libraries call their errors by the same names."""
+    kind: type[httpx2.HTTPError] = getattr(httpx2, type(error).__name__)
+    return kind(str(error))
