@@ -13,7 +13,7 @@ The map; imports point downwards only (held by tests/test_layout.py):
     journal/                the events of a session, on disk and live; SQLite for the rest
     workspace/              the one door beneath a session's folder; the sandbox its commands run in
     serving.py services.py  the accept loop; tasks that outlive their body's cancellation
-    occupancy.py            who is inside, and waiting until nobody is
+    occupancy.py awaited.py  who is inside, and waiting until nobody is; what tasks wait for
     config.py errors.py log.py  every setting and limit; whose fault it is; lines that users grep
     hiding.py               secrets out of what other processes can read
 """

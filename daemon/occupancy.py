@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from itertools import count
 from typing import Generic, TypeVar
 
 import trio
+
+from daemon.awaited import Again
 
 T = TypeVar("T")
 
@@ -13,10 +14,12 @@ T = TypeVar("T")
 class Occupancy(Generic[T]):
     """Whose blocks are being run."""
 
+    __slots__ = ("_emptied", "_entered", "_inside")
+
     def __init__(self) -> None:
         self._inside: dict[int, T] = {}
-        self._numbers = count()
-        self._emptied: trio.Event | None = None  # while somebody waits
+        self._entered = 0  # so far
+        self._emptied = Again()
 
     def __len__(self) -> int:
         return len(self._inside)
@@ -30,23 +33,20 @@ class Occupancy(Generic[T]):
 
     def enter(self, who: T) -> int:
         """Count someone as inside; the number to leave with."""
-        number = next(self._numbers)
-        self._inside[number] = who
-        return number
+        self._entered += 1
+        self._inside[self._entered] = who
+        return self._entered
 
     def leave(self, number: int) -> None:
         """They are gone."""
         del self._inside[number]
-        if not self._inside and self._emptied is not None:
-            self._emptied.set()
-            self._emptied = None
+        if not self._inside:
+            self._emptied.tell()
 
     async def wait_empty(self) -> None:
         """Wait until nobody is inside."""
         await trio.lowlevel.checkpoint()
         while self._inside:
-            if self._emptied is None:  # it may be waited for by another task too
-                self._emptied = trio.Event()
             await self._emptied.wait()
 
 

@@ -6,7 +6,7 @@ Only names and schemas are the SDK's; its implementations check a path before th
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import trio
@@ -82,17 +82,7 @@ class Tools:
         self._workspace = workspace
         self._sandbox = sandbox
         self._config = config
-        self._one = trio.CapacityLimiter(1)
-        self._files: dict[str, tuple[type, Callable[[Any], Result]]] = {
-            "read": (_Read, self._read),
-            "write": (_Write, self._write),
-            "edit": (_Edit, self._edit),
-            "glob": (_Search, self._glob),
-        }
-        self._commands: dict[str, tuple[type, Callable[[Any, Show, Cut], Awaitable[Result]]]] = {
-            "bash": (_Bash, self._bash),
-            "grep": (_Search, self._grep),
-        }
+        self._one: trio.CapacityLimiter | None = None  # of a file tool at a time; made for the first
 
     async def run(self, name: str, arguments: Any, show: Show = bool, cut: Cut = bool) -> Result:
         """Carry out one call; `show` is given what a command prints as it comes.
@@ -104,13 +94,14 @@ class Tools:
         if name == preview_errors.NAME:
             return Result(await preview_errors.report(self._workspace.visits, self._config.preview_settle))
         try:
-            if name in self._commands:
-                shape, start = self._commands[name]
-                result = await start(msgspec.convert(arguments, shape), show, cut)
-            elif name in self._files:
-                shape, call = self._files[name]
+            if name in self._COMMANDS:
+                shape, start = self._COMMANDS[name]
+                result = await start(self, msgspec.convert(arguments, shape), show, cut)
+            elif name in self._FILES:
+                shape, call = self._FILES[name]
                 given: Any = msgspec.convert(arguments, shape)
-                result = await trio.to_thread.run_sync(call, given, abandon_on_cancel=True, limiter=self._one)
+                self._one = self._one or trio.CapacityLimiter(1)
+                result = await trio.to_thread.run_sync(call, self, given, abandon_on_cancel=True, limiter=self._one)
             else:
                 return Result(f"there is no tool {name!r}", is_error=True)
         except msgspec.ValidationError as error:
@@ -196,6 +187,18 @@ class Tools:
         self._sandbox.make_room(max(0, len(data) - len(text.encode())))
         self._workspace.write(call.file_path, data, check=trio.from_thread.check_cancelled)
         return Result(f"edited {call.file_path} ({count} replacement(s))", changed=(relative(call.file_path),))
+
+    # What a tool takes, and which method carries it out.
+    _FILES: ClassVar[dict[str, tuple[type, Callable[["Tools", Any], Result]]]] = {
+        "read": (_Read, _read),
+        "write": (_Write, _write),
+        "edit": (_Edit, _edit),
+        "glob": (_Search, _glob),
+    }
+    _COMMANDS: ClassVar[dict[str, tuple[type, Callable[["Tools", Any, Show, Cut], Awaitable[Result]]]]] = {
+        "bash": (_Bash, _bash),
+        "grep": (_Search, _grep),
+    }
 
 
 def _told(outcome: Outcome) -> str:

@@ -8,9 +8,8 @@ import msgspec
 import trio
 from quart import Blueprint, Response, request
 from quart.wrappers.response import ResponseBody
-from quart_schema import document_headers, document_querystring, document_response, tag
 
-from daemon.api.openapi import refuses, sends
+from daemon.api.described import document_headers, document_querystring, document_response, refuses, sends, tag
 from daemon.api.schemas import EventPage, EventsHeaders, EventsQuery, answer, query
 from daemon.config import Config
 from daemon.errors import CallerError, invalid_request

@@ -14,10 +14,9 @@ from urllib.parse import quote
 import trio
 from quart import Blueprint, Response, request
 from quart.wrappers.response import ResponseBody
-from quart_schema import document_response, tag
 from werkzeug.routing import PathConverter
 
-from daemon.api.openapi import refuses, sends
+from daemon.api.described import document_response, refuses, sends, tag
 from daemon.api.schemas import FileEntry, FileList, answer
 from daemon.errors import CallerError
 from daemon.sessions.registry import Registry

@@ -1,9 +1,8 @@
 """Routes of a session: making it, looking at it, ending it."""
 
 from quart import Blueprint, Response, request
-from quart_schema import document_querystring, document_request, document_response, tag
 
-from daemon.api.openapi import refuses
+from daemon.api.described import document_querystring, document_request, document_response, refuses, tag
 from daemon.api.schemas import ChatAnswer, DeleteQuery, ListQuery, SessionList, WaitQuery, answer, body, query
 from daemon.errors import invalid_request
 from daemon.sessions.lifecycle import Status

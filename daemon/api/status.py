@@ -2,10 +2,9 @@
 
 import trio
 from quart import Blueprint, Response
-from quart_schema import document_response, tag
 
 from daemon import __version__
-from daemon.api.openapi import sends
+from daemon.api.described import document_response, sends, tag
 from daemon.api.schemas import Health, answer
 from daemon.sessions.registry import Registry
 

@@ -1,10 +1,9 @@
-"""One WebSocket: a task reads commands and asks whether the peer is still there, another sends what the journal has.
+"""One WebSocket: a task reads commands and asks whether the peer is still there, another sends what the client has not got yet.
 
-Either of them ending ends the connection. The sender is a cursor into the journal, so replay and live are the same line, and a
-slow client delays nobody.
+The sender is a cursor into the journal, so replay and live are the same line, and a slow client delays nobody. It ends where
+the client has caught up: from there on the session's fan-out writes to it, until it falls behind again.
 """
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from daemon.clients.hub import Client, Hub
 from daemon.clients.stream import ClientStream
 from daemon.config import Config
 from daemon.errors import CallerError
-from daemon.journal.cursor import Cursor, EndOfJournal
+from daemon.journal.cursor import Cursor
 from daemon.journal.cursor import Place as Stand
 from daemon.journal.frames import PING, close_frame
 from daemon.journal.journal import Frames, Gap, Journal
@@ -27,6 +26,7 @@ from daemon.journal.present import Present
 from daemon.journal.segment import Stored
 
 TOO_SLOW, VIOLATION, TOO_MANY = 4001, 4502, 4503
+_GONE = (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError)
 _VIOLATIONS = {1002, 1007}  # what wsproto says of a frame that no client may send
 
 
@@ -89,9 +89,9 @@ async def _open(nursery: trio.Nursery, stream: ClientStream, config: Config) -> 
 
 
 class _Conversation:
-    """What is said to and by one client. Whichever of its tasks ends, ends it; then its nursery is cancelled."""
+    """What is said to and by one client. Whichever of its tasks fails, or has a reason to close, ends it; then its nursery is cancelled."""
 
-    __slots__ = ("_audience", "_client", "_ending", "_nursery", "_stream", "_ws")  # there are many
+    __slots__ = ("_audience", "_client", "_cursor", "_ending", "_nursery", "_stream", "_ws", "write")  # there are many
 
     def __init__(
         self,
@@ -107,16 +107,49 @@ class _Conversation:
         self._client = client
         self._audience = audience
         self._ending = False
+        self.write = stream.try_write  # for the fan-out, while the client keeps up
 
     async def run(self, place: Place) -> None:
         """Speak until the end."""
-        self._nursery.start_soon(self._until_done, self._receive)
-        await self._until_done(partial(self._send, place))
+        journal, close = self._audience.journal, None
+        reset = place.reset_reason(journal)
+        self._cursor = Cursor(journal, 0 if reset else place.offset, from_file=self._stream.takes_files)
+        try:
+            with suppress(*_GONE):
+                await self._say(self._connected(reset))
+                self._nursery.start_soon(self._send)
+                close = await self._receive()
+            await self._end(close)
+        finally:
+            self._audience.hub.fanout.leave(self)
+            self._cursor.rest()
 
-    async def _until_done(self, task: Callable[[], Awaitable[Close | None]]) -> None:
-        close = None
-        with suppress(ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
-            close = await task()
+    def fall(self, place: Stand) -> None:
+        """It keeps up no more: a task of its own takes over."""
+        self._cursor.resume(place)
+        self._nursery.start_soon(self._send)
+
+    async def _send(self) -> None:
+        """Send what the client has not got yet, and leave the rest to the fan-out."""
+        journal, hub, close = self._audience.journal, self._audience.hub, None
+        with suppress(*_GONE):
+            while True:
+                # A checkpoint too: in a conversation that is over nothing is read, and nobody joins.
+                await self._stream.settle()
+                if (chunk := self._cursor.read_nowait()) is None:
+                    break
+                said = await self._say(_frames(chunk, journal))
+                del chunk  # before there is another
+                if not said:
+                    await trio.sleep_forever()  # whoever sends the close ends the connection
+                journal.delivered = max(journal.delivered, self._cursor.offset)
+            if not journal.ended:
+                self._cursor.rest()
+                hub.fanout.join(self)
+                return
+            close = Close(
+                hub.close_code, "the session has ended" if hub.close_code == 1000 else "the daemon shuts down"
+            )
         await self._end(close)
 
     async def _end(self, close: Close | None) -> None:
@@ -130,28 +163,6 @@ class _Conversation:
     async def _say(self, data: bytes | Stored) -> bool:
         """Send whole frames, unless a close is under way."""
         return await self._stream.send_frames(data, lambda: self._ws.closed)
-
-    async def _send(self, place: Place) -> Close:
-        journal, hub = self._audience.journal, self._audience.hub
-        reset = place.reset_reason(journal)
-        offset = 0 if reset else place.offset
-        cursor = Cursor(journal, offset, from_file=self._stream.takes_files, keep_up=self._keep_up)
-        await self._say(self._connected(reset))
-        while True:
-            try:  # without a name for what was read, which would keep it while the client waits for more
-                said = await self._say(_frames(await cursor.read(), journal))
-            except EndOfJournal:
-                reason = "the session has ended" if hub.close_code == 1000 else "the daemon shuts down"
-                return Close(hub.close_code, reason)
-            if not said:
-                await trio.sleep_forever()  # whoever sends the close ends the connection
-            journal.delivered = max(journal.delivered, cursor.offset)
-
-    async def _keep_up(self) -> Stand:
-        """While the fan-out writes to this client; then what of it was left half-way."""
-        place = await self._audience.hub.fanout.keep_up(self._stream.try_write)
-        await self._stream.settle()
-        return place
 
     def _connected(self, reset: str | None) -> bytes:
         """What a client is told first."""

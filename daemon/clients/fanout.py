@@ -8,6 +8,7 @@ delays nobody.
 
 from collections.abc import Awaitable, Callable
 from math import inf
+from typing import Protocol
 
 import trio
 
@@ -18,76 +19,78 @@ _GATHER = (
     0.004  # s: what a burst is delayed by at most; less than anybody sees, and a hundred events leave in one write
 )
 
-Write = Callable[[bytes], int]  # how many bytes were taken without waiting
 
+class Follower(Protocol):
+    """One client that keeps up, compared by identity."""
 
-class _Keeping:
-    """One client that keeps up."""
+    def write(self, data: bytes) -> int:
+        """Write whole frames; how many bytes were taken without waiting."""
 
-    __slots__ = ("fell", "place", "write")
-
-    def __init__(self, write: Write) -> None:
-        self.write = write
-        self.fell = trio.Event()
-        self.place: Place | None = None
+    def fall(self, place: Place) -> None:
+        """From that place on nothing is written to it any more: what follows is its own to read."""
 
 
 class Fanout:
     """The clients of one session that keep up; all of them are at one place of its journal."""
+
+    __slots__ = ("_arranged", "_flushed_at", "_journal", "_keeping", "_place", "start_soon")
 
     def __init__(self, journal: Journal) -> None:
         self.start_soon: Callable[[Callable[[], Awaitable[None]]], object] | None = (
             None  # without it nothing is gathered
         )
         self._journal = journal
-        self._place = Place(journal.sequence, journal.offset)
-        self._keeping: dict[_Keeping, None] = {}
+        self._place = Place(journal.ring.sequence, journal.offset)
+        self._keeping: dict[Follower, None] = {}
         self._flushed_at = -inf
         self._arranged = False  # a flush will come
         journal.on_show = self._shown
 
-    async def keep_up(self, write: Write) -> Place:
-        """Have all that is shown from now on written, until that does not work or nothing will follow; how far it went.
-
-        For who has read everything up to now. Cancelled, no more is written.
-        """
+    def join(self, follower: Follower) -> None:
+        """Write all that is shown from now on to who has read everything up to now, until that does not work or nothing will follow."""
         self.flush()  # the others must be where this one is
-        keeping = _Keeping(write)
-        self._keeping[keeping] = None
-        try:
-            if not self._journal.ended:
-                await keeping.fell.wait()
-        finally:
-            self._keeping.pop(keeping, None)
-        return keeping.place or self._place
+        if not self._keeping:
+            self._journal.ring.join()
+        self._keeping[follower] = None
+
+    def leave(self, follower: Follower) -> None:
+        """Write no more to it; idempotent."""
+        if follower in self._keeping:
+            del self._keeping[follower]
+            if not self._keeping:
+                self._journal.ring.leave()
 
     def flush(self) -> None:
         """Write what has not been written yet."""
         journal, before = self._journal, self._place
-        self._place = after = Place(journal.sequence, journal.offset)
-        if not self._keeping or before == after:
-            return
-        self._flushed_at = trio.current_time()
-        shown = journal.ring_after(before.sequence)
+        self._place = after = Place(journal.ring.sequence, journal.offset)
+        if self._keeping and before != after:
+            self._flushed_at = trio.current_time()
+            self._write(before, after)
+        if self._keeping:  # else it is no reader of the ring
+            journal.ring.forget()
+
+    def _write(self, before: Place, after: Place) -> None:
+        shown = self._journal.ring.after(before.sequence)
         if shown is None:  # more than the ring holds: everybody reads the file
-            for keeping in list(self._keeping):
-                self._fall(keeping, before)
+            for follower in list(self._keeping):
+                self._fall(follower, before)
             return
         data = shown[0][0] if len(shown) == 1 else b"".join([frame for frame, _ in shown])
         size, taken = len(data), 0
-        for keeping in list(self._keeping):
-            written = keeping.write(data)
+        for follower in list(self._keeping):
+            written = follower.write(data)
             taken += written
             if written < size:
-                self._fall(keeping, after if written else before)
+                self._fall(follower, after if written else before)
         if taken:
-            journal.delivered = after.offset
+            self._journal.delivered = after.offset
 
     def _shown(self) -> None:
         if self._journal.ended:
             self.flush()
-            for keeping in list(self._keeping):
-                self._fall(keeping, self._place)
+            for follower in list(self._keeping):
+                self._fall(follower, self._place)
         elif self._keeping and not self._arranged:
             if self.start_soon is None or trio.current_time() >= self._flushed_at + _GATHER:
                 self.flush()
@@ -102,7 +105,6 @@ class Fanout:
             self._arranged = False
             self.flush()
 
-    def _fall(self, keeping: _Keeping, place: Place) -> None:
-        del self._keeping[keeping]
-        keeping.place = place
-        keeping.fell.set()
+    def _fall(self, follower: Follower, place: Place) -> None:
+        follower.fall(place)  # it takes its place on the ring before the last of those that keep up leaves it
+        self.leave(follower)

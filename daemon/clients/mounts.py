@@ -5,7 +5,7 @@ A connection may ask several sessions one after the other, as those of a proxy d
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import cast
 from urllib.parse import urlencode
@@ -41,9 +41,9 @@ class Mounts:
             del self._ports[path]
             self._gone.append(path)
 
-    async def handle(self, socket: trio.SocketStream) -> None:
+    def handle(self, socket: trio.SocketStream) -> Awaitable[None]:
         """One connection."""
-        await converse(socket, self._find, self._config)
+        return converse(socket, self._find, self._config)
 
     def _find(self, request: http.Request) -> tuple[Port, http.Request] | http.Response:
         _, first, slug, *_ = [*request.raw_path.split("/", 3), "", ""]

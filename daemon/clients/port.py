@@ -3,8 +3,8 @@
 The same is answered, by the same code, over the connections of a listener that several sessions share (mounts.py).
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext, suppress
 
 import h11
 import trio
@@ -42,9 +42,12 @@ class Port:
         self._tokens = tokens
         self._opened = trio.current_time()
 
-    async def handle(self, socket: trio.SocketStream) -> None:
+    def handle(self, socket: trio.SocketStream) -> Awaitable[None]:
         """One connection of its own."""
-        await converse(socket, lambda request: (self, request), self.audience.config)
+        return converse(socket, self._find, self.audience.config)
+
+    def _find(self, request: http.Request) -> "tuple[Port, http.Request]":
+        return self, request
 
     async def _release(self) -> None:
         """Let those go whom a cancellation of the server does not reach: they came over another listener."""
@@ -148,16 +151,30 @@ async def _answer_requests(
     return None
 
 
-@asynccontextmanager
-async def open_port(
+class _Opened(AbstractAsyncContextManager[Port]):
+    """By hand, as each session has one: a generator takes ten times as much memory."""
+
+    __slots__ = ("_port", "_services")
+
+    def __init__(self, port: Port, services: Services) -> None:
+        self._port = port
+        self._services = services
+
+    async def __aenter__(self) -> Port:
+        port, services = self._port, self._services
+        listeners = await open_listeners("127.0.0.1", 0, port.audience.config.backlog)
+        port.number = port_of(listeners)
+        port.audience.hub.fanout.start_soon = services.start_soon
+        # It listens already; the listeners are its own now.
+        services.start_soon(port.server.serve_among, services, listeners)
+        return port
+
+    async def __aexit__(self, *_: object) -> None:
+        """It ends with the services."""
+
+
+def open_port(
     services: Services, audience: Audience, tokens: Tokens, workspace: Workspace
-) -> AsyncIterator[Port]:
+) -> AbstractAsyncContextManager[Port]:
     """Listen on a free port of 127.0.0.1 as a service: it answers until the session's body and farewell are over."""
-    port = Port(audience, tokens, workspace)
-    listeners = await open_listeners("127.0.0.1", 0, audience.config.backlog)
-    port.number = port_of(listeners)
-    audience.hub.fanout.start_soon = services.start_soon
-    services.start_soon(
-        port.server.serve_among, services, listeners
-    )  # it listens already; the listeners are its own now
-    yield port
+    return _Opened(Port(audience, tokens, workspace), services)

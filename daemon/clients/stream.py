@@ -23,6 +23,23 @@ _LINGER = 0.5  # s
 class ClientStream(trio.abc.HalfCloseableStream):
     """A stream with a read-ahead and a deadline on progress."""
 
+    __slots__ = (
+        "_ahead",
+        "_broken",
+        "_close_sent",
+        "_closed",
+        "_left",
+        "_lock",
+        "_over",
+        "_send_deadline",
+        "_socket",
+        "_stream",
+        "evicted",
+        "heard",
+        "last_word",
+        "on_end",
+    )  # each client has one
+
     def __init__(self, stream: trio.abc.HalfCloseableStream, *, send_deadline: float) -> None:
         self.last_word: Callable[[], bytes] = (
             bytes  # what is still to be sent when the stream is closed, if no close was
@@ -34,7 +51,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
         self._send_deadline = send_deadline
         self._lock = trio.StrictFIFOLock()
         self._ahead = b""
-        self._left = memoryview(b"")  # of frames that were written in part
+        self._left: memoryview | None = None  # of frames that were written in part
         self._broken = False
         self.heard = -inf  # when the peer last sent anything
         self._closed = False
@@ -99,8 +116,8 @@ class ClientStream(trio.abc.HalfCloseableStream):
             sent = os.write(self._socket.fileno(), data)
         except OSError:  # who waits for it meets it again
             return 0
-        if sent < len(data):
-            self._left = memoryview(data)[sent or len(data) :]  # not a copy: all clients may hold the same
+        if 0 < sent < len(data):
+            self._left = memoryview(data)[sent:]  # not a copy: all clients may hold the same
         return sent
 
     async def settle(self) -> None:
@@ -117,7 +134,7 @@ class ClientStream(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError("an earlier write was cut short")
         try:  # no checkpoint besides the lock's
             if self._left:
-                left, self._left = self._left, memoryview(b"")
+                left, self._left = self._left, None
                 await self._write(len(left), lambda socket, sent: os.write(socket, left[sent:]))
             if isinstance(data, Stored):
                 await self._write(data.length, partial(data.send, most=_FILE_STEP))

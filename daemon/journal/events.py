@@ -57,13 +57,37 @@ LIVE_ONLY: dict[str, tuple[str, ...]] = {
 _ACK_EXTRAS = frozenset({"message_id", "position", "accepted", "tool_use_id"})
 
 
+class _Live(msgspec.Struct, gc=False):
+    """The wire form, without an offset."""
+
+    session_id: str
+    event: str
+    timestamp: str
+    data: dict[str, Any]
+
+
+class _Journaled(_Live, gc=False):
+    """The wire form of what is journaled."""
+
+    offset: int
+
+
+_encode = msgspec.json.Encoder().encode
+
+
 def utc_now() -> str:
     """Wall time as RFC 3339 with milliseconds; only ever shown, never computed with."""
-    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
-    return f"{_to_the_second(seconds)}.{milliseconds:03d}Z"
+    return _to_the_millisecond(time.time_ns() // 1_000_000)
 
 
-@lru_cache(maxsize=1)  # formatting takes longer than writing an event does, and thousands of events share a second
+# Formatting takes longer than writing an event does, and events come in bursts: many share a second, and some a millisecond.
+@lru_cache(maxsize=1)
+def _to_the_millisecond(milliseconds: int) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{_to_the_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=1)
 def _to_the_second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
@@ -75,7 +99,6 @@ def encode(session_id: str, kind: str, data: dict[str, Any], offset: int | None)
         raise Bug(f"no such {'journaled' if offset is not None else 'live'} event: {kind}")
     if tuple(data) != fields and not (kind == "ack" and data.keys() - _ACK_EXTRAS == {"type"}):
         raise Bug(f"{kind} takes {fields}, not {tuple(data)}")
-    event: dict[str, Any] = {"session_id": session_id, "event": kind, "timestamp": utc_now(), "data": data}
-    if offset is not None:
-        event["offset"] = offset
-    return msgspec.json.encode(event)
+    if offset is None:
+        return _encode(_Live(session_id, kind, utc_now(), data))
+    return _encode(_Journaled(session_id, kind, utc_now(), data, offset))

@@ -3,28 +3,25 @@
     journal.append("turn_start", turn=1, …)    written, then visible to every cursor; never blocks the caller
     journal.publish("claude_text_delta", …)    live only: not written, not numbered
 
-Both put one ready frame on a ring in memory, from which clients that keep up are served (`cursor.py`); whoever is late is
-served from the file. The ring is bounded, so a slow client costs nobody anything.
+Both put one ready frame on a ring in memory while anybody reads it there (`ring.py`), as clients that keep up do (`cursor.py`);
+whoever is late is served from the file. The ring is bounded, so a slow client costs nobody anything.
 """
 
 import secrets
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import trio
-
+from daemon.awaited import Again
 from daemon.errors import Bug, JournalFull
 from daemon.journal import events, frames
 from daemon.journal.recovery import Recovered
+from daemon.journal.ring import Ring
 from daemon.journal.segment import Segment, Stored
 
 CHUNK_BYTES = 256 * 1024  # what a longer read would delay other sessions by stands in bench/results.md
-RING_BYTES = 64 * 1024  # a client that falls off it reads the file, which costs little
-RING_EVENTS = 2048
 _EVERYTHING = 1 << 62
 
 
@@ -54,9 +51,26 @@ class Recovery:
 class Journal:
     """Made by `open_journal`."""
 
+    __slots__ = (
+        "_changed",
+        "_limit",
+        "_room",
+        "_segments",
+        "closed",
+        "delivered",
+        "ended",
+        "folder",
+        "late_frames",
+        "offset",
+        "on_show",
+        "ring",
+        "session_id",
+    )
+
     def __init__(self, session_id: str, folder: Path, segments: list[Segment], limit: int) -> None:
         self.session_id = session_id
         self.folder = folder
+        self.offset = segments[-1].last  # the last journaled one; 0 while empty
         self.delivered = 0  # the highest offset that any client has been sent
         self.ended = False
         self.closed = False
@@ -64,22 +78,16 @@ class Journal:
             list  # what a client that joins now must be told besides the events
         )
         self.on_show: Callable[[], object] = bool  # called after each append and publish, and at the end
+        self.ring = Ring()
         self._segments = segments
         self._limit = limit
-        self._lot = trio.lowlevel.ParkingLot()
-        self._ring: deque[tuple[bytes, int]] = deque()  # (frame, journal offset once it is seen)
-        self._ring_first = 0  # the sequence number of the ring's first entry
-        self._ring_bytes = 0
+        self._room = 0  # bytes that can be written before `_make_room` is asked again
+        self._changed = Again()
 
     @property
     def epoch(self) -> str:
         """Names the sequence that offsets belong to."""
         return self.folder.name
-
-    @property
-    def offset(self) -> int:
-        """The last journaled offset; 0 while empty."""
-        return self._segments[-1].last
 
     @property
     def first(self) -> int:
@@ -92,24 +100,26 @@ class Journal:
             raise Bug(f"{kind} after the journal ended")
         offset = self.offset + 1
         ready = frames.frame(events.encode(self.session_id, kind, data, offset))
-        self._make_room(len(ready))
+        if len(ready) > self._room:
+            self._make_room(len(ready))
         self._segments[-1].append(ready)
-        self._show(ready, offset)
+        self._room -= len(ready)
+        self.offset = offset
+        self._show(ready)
         return offset
 
     def publish(self, kind: str, /, **data: Any) -> None:
         """Show a live-only event to the clients that keep up."""
-        self._show(self.live_frame(kind, **data), self.offset)
+        self._show(frames.frame(events.encode(self.session_id, kind, data, None)))
 
     def live_frame(self, kind: str, /, **data: Any) -> bytes:
         """A live-only event as a ready frame, for one client alone."""
         return frames.frame(events.encode(self.session_id, kind, data, None))
 
     def end(self) -> None:
-        """No event will follow: cursors that have read everything raise `EndOfJournal`."""
+        """No event will follow: who has read everything is at its end."""
         self.ended = True
-        self._lot.unpark_all()
-        self.on_show()
+        self._tell()
 
     def read(self, after: int, *, max_bytes: int = CHUNK_BYTES, max_events: int = _EVERYTHING) -> Frames | Gap | None:
         """What is held directly after an offset, or None at the end, and from a closed journal."""
@@ -137,21 +147,9 @@ class Journal:
             yield frames.payload_of(view[start : start + size])
             start += size
 
-    def ring_after(self, sequence: int) -> list[tuple[bytes, int]] | None:
-        """The ring's entries from a sequence number on, or None where it no longer reaches back so far."""
-        skip = sequence - self._ring_first
-        if skip < 0:
-            return None
-        return [self._ring[at] for at in range(skip, len(self._ring))]
-
-    @property
-    def sequence(self) -> int:
-        """The sequence number that the next frame on the ring will have."""
-        return self._ring_first + len(self._ring)
-
     async def wait_change(self) -> None:
         """Wait for the next append, publish or end. A hint: look again after it."""
-        await self._lot.park()
+        await self._changed.wait()
 
     def close(self) -> None:
         """Give back the descriptors. What was appended stays readable by the next `open_journal`."""
@@ -163,19 +161,18 @@ class Journal:
         """The segment that holds an offset, or else the next one that holds any."""
         return next(segment for segment in self._segments if segment.last >= offset)
 
-    def _show(self, ready: bytes, offset: int) -> None:
-        self._ring.append((ready, offset))
-        self._ring_bytes += len(ready)
-        while len(self._ring) > RING_EVENTS or (self._ring_bytes > RING_BYTES and len(self._ring) > 1):
-            self._ring_bytes -= len(self._ring.popleft()[0])
-            self._ring_first += 1
-        if self._lot:
-            self._lot.unpark_all()
+    def _show(self, ready: bytes) -> None:
+        self.ring.put(ready, self.offset)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.tell()
         self.on_show()
 
     def _make_room(self, size: int) -> None:
         """Begin a new segment where this one is a quarter of the limit, and drop the oldest ones beyond the limit."""
-        if self._segments[-1].size and self._segments[-1].size + size > self._limit // 4:
+        quarter = self._limit // 4
+        if self._segments[-1].size and self._segments[-1].size + size > quarter:
             segment = Segment(self.folder, self.offset + 1, Recovered())
             try:
                 segment.make_writable()
@@ -183,8 +180,11 @@ class Journal:
                 segment.delete()  # left behind, it would say that the journal ends where it begins
                 raise JournalFull(f"the journal could not be written: {error.strerror}") from error
             self._segments.append(segment)
-        while len(self._segments) > 1 and sum(segment.size for segment in self._segments) + size > self._limit:
+        while (held := sum(segment.size for segment in self._segments)) + size > self._limit and len(
+            self._segments
+        ) > 1:
             self._segments.pop(0).delete()
+        self._room = min(quarter - self._segments[-1].size, self._limit - held)
 
 
 def load_journal(session_id: str, folder: Path, *, limit: int, writable: bool) -> tuple[Journal, Recovery]:

@@ -47,9 +47,13 @@ class Stored(NamedTuple):
 class Segment:
     """Frames of consecutive offsets. Opening recovers; a segment that is not the last of its journal is never written."""
 
+    __slots__ = ("_ends", "_frames", "_index", "_repaired", "damaged", "first", "folder", "last", "size")
+
     def __init__(self, folder: Path, first: int, found: Recovered) -> None:
         self.folder = folder
         self.first = first
+        self.last = first + len(found.ends) - 1  # the last offset it holds; one less than `first` while empty
+        self.size = found.size  # bytes of frames
         self.damaged = found.damaged
         self._ends = found.ends
         self._repaired = found.repaired
@@ -82,16 +86,6 @@ class Segment:
             _write(self._index, b"".join(records), 0)
             os.ftruncate(self._index, len(records) * RECORD.size)
 
-    @property
-    def last(self) -> int:
-        """The last offset it holds; one less than `first` while empty."""
-        return self.first + len(self._ends) - 1
-
-    @property
-    def size(self) -> int:
-        """Bytes of frames."""
-        return self._ends[-1] if self._ends else 0
-
     def append(self, data: bytes) -> None:
         """Write one frame, then its record. On failure neither stays and `JournalFull` is raised."""
         start, place = self.size, len(self._ends) * RECORD.size
@@ -103,7 +97,9 @@ class Segment:
                 with suppress(OSError):
                     os.ftruncate(fd, size)
             raise JournalFull(f"the journal could not be written: {error.strerror}") from error
-        self._ends.append(start + len(data))
+        self.size = start + len(data)
+        self.last += 1
+        self._ends.append(self.size)
 
     def read(self, after: int, max_bytes: int, max_events: int) -> tuple[bytes, int]:
         """Ready frames after an offset, joined: at least one, else up to the limits; and the last offset among them."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import trio
 
+from daemon.awaited import Again
 from daemon.config import Config
 from daemon.errors import CallerError, invalid_request
 
@@ -38,7 +39,7 @@ class Mailbox:
         self.current: Prompt | None = None  # being worked on
         self._limit = limit
         self._waiting: list[Prompt] = []  # a few; an empty deque takes as much memory as ten prompts
-        self._arrived = trio.Event()
+        self._arrived = Again()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -51,7 +52,7 @@ class Mailbox:
             )
         prompt = Prompt(message, message_id or f"msg_{secrets.token_hex(8)}")
         self._waiting.append(prompt)
-        self._arrived.set()
+        self._arrived.tell()
         return prompt, len(self._waiting)
 
     def waiting(self) -> list[Prompt]:
@@ -67,7 +68,6 @@ class Mailbox:
         """Take the next prompt, which becomes the current one. Cancelled, it has taken none."""
         await trio.lowlevel.checkpoint()
         while not self._waiting:
-            self._arrived = trio.Event()
             await self._arrived.wait()
         self.current = self._waiting.pop(0)
         return self.current

@@ -7,6 +7,7 @@ import trio
 
 from daemon.agent.approvals import no_such_approval
 from daemon.agent.turns import Agent
+from daemon.awaited import Once
 from daemon.clients.auth import Tokens
 from daemon.clients.hub import Hub
 from daemon.config import Config
@@ -35,9 +36,9 @@ class Session:
         self.record = record
         self.run_id = secrets.token_hex(8)
         self.scope = trio.CancelScope()  # cancelled by whatever ends the session early
-        self.recorded = trio.Event()  # its journal is open, or it has ended
-        self.settled = trio.Event()  # its URL answers, or it has ended
-        self.ended = trio.Event()  # all it owned is gone
+        self.recorded = Once()  # its journal is open, or it has ended
+        self.settled = Once()  # its URL answers, or it has ended
+        self.ended = Once()  # all it owned is gone
         self.readers: Occupancy[Journal] = Occupancy()  # requests that follow its journal
         self.mailbox = Mailbox(config.max_prompts)
         self.reason: Reason | None = None

@@ -8,7 +8,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -252,12 +252,7 @@ def _refusing(path: str) -> Iterator[None]:
         raise Refused(f"{path}: {reason}") from None
 
 
-@contextmanager
-def open_workspace(root: Path, *, max_file: int) -> Iterator[Workspace]:
+def open_workspace(root: Path, *, max_file: int) -> AbstractContextManager[Workspace]:
     """The door to a folder, made where it is absent; leaving closes the door and keeps the files."""
     root.mkdir(parents=True, exist_ok=True)
-    workspace = Workspace(root, max_file=max_file)
-    try:
-        yield workspace
-    finally:
-        workspace.close()
+    return closing(Workspace(root, max_file=max_file))

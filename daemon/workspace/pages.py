@@ -5,12 +5,13 @@ Read by Lexbor, an HTML5 parser: the standard library's takes hours for a megaby
 """
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from selectolax.lexbor import LexborHTMLParser, LexborNode
-
 from daemon.workspace.files import Refused, Workspace
+
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborNode
 
 _MAX_PAGES = 100
 _MAX_PAGE = 256 * 1024  # bytes
@@ -29,6 +30,8 @@ def outline(markup: str) -> tuple[str, list[dict[str, str]]]:
     """
     if markup.count("<") - markup.count("</") > _MAX_TAGS:
         return "", []
+    from selectolax.lexbor import LexborHTMLParser  # noqa: PLC0415  # 2 MB that a start does without
+
     page = LexborHTMLParser(markup)
     title = page.css_first("title")
     sections: list[dict[str, str]] = []
@@ -41,7 +44,7 @@ def outline(markup: str) -> tuple[str, list[dict[str, str]]]:
     return (_words(title.text()) if title is not None else ""), sections
 
 
-def _anchor(heading: LexborNode, taken: set[str]) -> str | None:
+def _anchor(heading: "LexborNode", taken: set[str]) -> str | None:
     node: LexborNode | None = heading
     for _ in range(_MAX_CLIMB):
         if node is None:

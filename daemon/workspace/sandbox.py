@@ -11,6 +11,7 @@ from typing import Self
 
 import trio
 
+from daemon.awaited import Again
 from daemon.config import Config
 from daemon.errors import first_cause
 from daemon.log import log
@@ -45,14 +46,14 @@ class Sandbox:
         self._session_id = session_id
         self._config = config
         self._shell: Shell | None = None
-        self._scope = trio.CancelScope()  # of the shell's tasks
+        self._scope: trio.CancelScope | None = None  # of the shell's tasks
         self._gone: trio.Event | None = None
         self._refusal: str | None = None
         self._ended_by: str | None = None  # why we ended the shell
         self._killed = 0  # processes that had to be ended
         self._entries = 0  # files and folders in the workspace when the command began
         self._frozen = False  # the workspace is over its limit: a command may delete, and write nothing
-        self._asked = trio.Event()
+        self._asked = Again()
 
     async def __aenter__(self) -> Self:
         return self
@@ -76,7 +77,7 @@ class Sandbox:
             self._frozen = not self._frozen
         self._entries = usage.entries
         shell = await self._started()
-        self._asked.set()
+        self._asked.tell()
         output = Output(self._config.max_tool_result - _REMARK, show)
         call: Call | None = None
         survived = True
@@ -152,8 +153,12 @@ class Sandbox:
             "0.8 or newer and allow user namespaces; `footlight doctor` checks it"
         )
 
+    def _cancel(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
+
     async def _end(self) -> None:
-        self._scope.cancel()
+        self._cancel()
         if self._gone is not None:
             await self._gone.wait()
 
@@ -188,7 +193,6 @@ class Sandbox:
         """Count the workspace for as long as something runs in it."""
         while True:
             if not shell.busy:
-                self._asked = trio.Event()
                 await self._asked.wait()
             started = trio.current_time()
             await self._hold(await self._usage())
@@ -200,7 +204,7 @@ class Sandbox:
         if excess is not None and (not self._frozen or usage.entries > self._entries + _CLEANING):
             self._ended_by = f"killed with its shell: {excess}; until something is deleted, commands cannot write"
             log.warning("sandbox_over", session_id=self._session_id, detail=excess)
-            self._scope.cancel()
+            self._cancel()
         await trio.lowlevel.checkpoint()
 
     async def _usage(self) -> Usage:

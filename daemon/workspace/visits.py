@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import trio
 
+from daemon.awaited import Again
+
 _MAX_WAITING = 200  # pages at once
 _MAX_ERRORS = 20  # different ones, until the files change
 _MAX_TOLD = 200  # in one run of a session
@@ -46,7 +48,7 @@ class Visits:
         self._waiting = 0
         self._seen_at = -inf
         self._closed = False
-        self._woken = trio.Event()
+        self._woken = Again()
 
     @property
     def open(self) -> bool:
@@ -58,12 +60,12 @@ class Visits:
         self.version += 1
         self.changed_at = trio.current_time()
         self.errors.clear()
-        self._wake()
+        self._woken.tell()
 
     def close(self) -> None:
         """Nobody waits any more."""
         self._closed = True
-        self._wake()
+        self._woken.tell()
 
     async def wait_change(self, version: int) -> None:
         """Return when the files are of another version, or nothing will change any more. Raises `Full`."""
@@ -85,7 +87,3 @@ class Visits:
         self._told += 1
         self.errors.append(error)
         return error
-
-    def _wake(self) -> None:
-        self._woken.set()
-        self._woken = trio.Event()

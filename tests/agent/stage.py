@@ -29,7 +29,7 @@ PREVIEW = "http://127.0.0.1:1"
 
 def shown(journal: Journal) -> list[dict[str, Any]]:
     """Everything that a client which keeps up has been shown, live events included."""
-    return [msgspec.json.decode(frames.payload_of(frame)) for frame, _ in journal.ring_after(0) or []]
+    return [msgspec.json.decode(frames.payload_of(frame)) for frame, _ in journal.ring.after(0) or []]
 
 
 class Play:
@@ -96,6 +96,7 @@ class Stage:
             closing(Workspace(root, max_file=self.config.max_file, open_beneath=open_beneath)) as workspace,
             open_journal(name, home / "journal", limit=self.config.journal_limit) as (journal, _),
         ):
+            journal.ring.join()  # for `shown`
             conversation, present = Conversation(self.store, name), Present()
             sandbox = open_sandbox(services, workspace, name, self.config)
             agent = Agent(

@@ -17,6 +17,7 @@ class Told:
 
     def __init__(self, journal: Journal, *, merged: bool = True) -> None:
         self.journal = journal
+        journal.ring.join()  # for `shown`
         self.present = Present()
         self.deltas = Deltas(journal, self.present, merged=merged)
 

@@ -11,7 +11,7 @@ from trio_websocket import ConnectionClosed
 
 from daemon.agent.deltas import Deltas
 from daemon.clients.client import Place
-from daemon.journal.journal import RING_EVENTS
+from daemon.journal.ring import MOST_FRAMES
 from tests.clients.room import RawClient, frame, handshake, open_room, rest_of
 from tests.clients.test_commands import INVALID
 from tests.support import events_until, journaled, kinds, next_event
@@ -197,7 +197,7 @@ async def test_events_pruned_while_a_client_lags_are_told_as_a_gap(tmp_path, aut
     with open_room(tmp_path, journal_limit=4096) as room, trio.fail_after(5):
         async with room.join(lockstep=True) as ws:
             await next_event(ws)
-            room.write_many(RING_EVENTS + 200, "x" * 50)
+            room.write_many(MOST_FRAMES + 200, "x" * 50)
             last = room.journal.offset
             events = await events_until(ws, lambda event: event.get("offset") == last)
     covered = []
@@ -285,7 +285,7 @@ async def test_a_client_that_lags_skips_deltas_and_no_journaled_event(room, auto
         await next_event(slow)
         await next_event(fast)
         deltas.open(1, 0, "text")
-        for number in range(2 * RING_EVENTS):
+        for number in range(2 * MOST_FRAMES):
             deltas.add(f"{number} ")
             if number % 100 == 0:
                 room.write_many(1, "x" * 2000)
@@ -294,7 +294,7 @@ async def test_a_client_that_lags_skips_deltas_and_no_journaled_event(room, auto
         deltas.add("end")
         room.write_many(1)
         lagging = await events_until(slow, lambda event: event.get("offset") == last + 1)
-        assert kinds(lagging).count("claude_text_delta") < RING_EVENTS
+        assert kinds(lagging).count("claude_text_delta") < MOST_FRAMES
         whole = (await events_until(slow, lambda event: event["event"] == "claude_text_delta"))[-1]["data"]
         prompt = await events_until(fast, lambda event: event.get("offset") == last + 1)
     assert offsets(lagging) == offsets(prompt) == list(range(1, last + 2))
@@ -634,6 +634,27 @@ async def test_cancelling_ends_every_client(room):
             scope.cancel()
             await trio.lowlevel.checkpoint()
     assert len(room.hub) == 0
+
+
+async def test_nothing_is_kept_for_a_client_that_was_cancelled_at_any_moment(room):
+    async def client() -> None:
+        async with room.join() as ws:
+            while True:
+                await next_event(ws)
+
+    reached = False
+    for moment in range(0, 120, 3):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client)
+            for step in range(moment):
+                await trio.lowlevel.checkpoint()
+                if len(room.hub) and step % 10 == 0:  # so that it catches up meanwhile, mostly
+                    room.journal.publish("tool_output", tool_use_id="t", position=0, text="x")
+                    reached = reached or len(room.journal.ring) > 0
+            nursery.cancel_scope.cancel()
+        room.write_many(1)
+        assert (len(room.hub), len(room.journal.ring)) == (0, 0)
+    assert reached
 
 
 async def test_a_message_behind_the_close_is_refused(room):

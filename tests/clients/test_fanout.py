@@ -11,8 +11,9 @@ import wsproto.events
 from hypothesis import strategies as st
 
 from daemon.clients.fanout import _GATHER, Fanout
-from daemon.journal.cursor import Place
-from daemon.journal.journal import RING_BYTES, open_journal
+from daemon.journal.cursor import Cursor, Place
+from daemon.journal.journal import open_journal
+from daemon.journal.ring import MOST_BYTES
 from tests.clients.room import RawClient, handshake, open_listening_room
 
 
@@ -43,14 +44,8 @@ class Taker:
         self.writes.append(data[:taken])
         return taken
 
-    async def keep_up(self, fanout):
-        self.place = await fanout.keep_up(self.write)
-
-
-async def begin(nursery, fanout, *takers):
-    for taker in takers:
-        nursery.start_soon(taker.keep_up, fanout)
-    await trio.testing.wait_all_tasks_blocked()
+    def fall(self, place):
+        self.place = place
 
 
 async def test_event_by_itself_is_written_to_everybody_within_append(journal, autojump_clock):
@@ -58,7 +53,8 @@ async def test_event_by_itself_is_written_to_everybody_within_append(journal, au
     async with trio.open_nursery() as nursery:
         fanout.start_soon = nursery.start_soon
         one, other = Taker(), Taker()
-        await begin(nursery, fanout, one, other)
+        fanout.join(one)
+        fanout.join(other)
         await trio.sleep(1)
         note(journal)
         assert one.writes == other.writes == [journal.read(0).data]
@@ -74,7 +70,7 @@ async def test_burst_is_one_write_of_the_first_and_one_of_the_rest(journal, auto
     async with trio.open_nursery() as nursery:
         fanout.start_soon = nursery.start_soon
         taker = Taker()
-        await begin(nursery, fanout, taker)
+        fanout.join(taker)
         await trio.sleep(1)
         for _ in range(32):
             note(journal)
@@ -85,25 +81,56 @@ async def test_burst_is_one_write_of_the_first_and_one_of_the_rest(journal, auto
         assert b"".join(taker.writes) == journal.read(0).data
         await trio.sleep(1)
         assert len(taker.writes) == 2
-        assert len(nursery.child_tasks) == 1  # the flush is no task of a quiet session
+        assert not nursery.child_tasks  # the flush is no task of a quiet session
         nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("room", [0, 10])
 async def test_client_that_does_not_take_all_falls_out_and_the_others_go_on(journal, room):
     fanout = Fanout(journal)
+    slow, fast = Taker(room), Taker()
+    fanout.join(slow)
+    fanout.join(fast)
+    before = Place(journal.ring.sequence, journal.offset)
+    note(journal)
+    # What was begun is finished by its stream; what was not is still to be read.
+    assert slow.place == (Place(journal.ring.sequence, 1) if room else before)
+    note(journal)
+    assert b"".join(fast.writes) == journal.read(0).data
+    assert len(b"".join(slow.writes)) == room
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_who_falls_out_reads_what_it_could_not_take_though_the_ring_keeps_nothing_for_the_others(journal, others):
+    fanout, cursor = Fanout(journal), Cursor(journal, 0)
+    slow = Taker(0)
+    slow.fall = cursor.resume
+    for taker in (slow, *(Taker() for _ in range(others))):
+        fanout.join(taker)
+    for number in range(3):
+        journal.publish("client_joined", client_id=number, role="watch", connected_clients=1)
+        note(journal)
+    assert len(journal.ring) == 6
+    chunk = cursor.read_nowait()
+    assert (chunk.offset, chunk.data.count(b"client_joined")) == (3, 3)
+    cursor.rest()
+    note(journal)
+    assert len(journal.ring) == 0
+
+
+async def test_ring_keeps_nothing_that_everybody_was_written(journal, autojump_clock):
+    fanout = Fanout(journal)
     async with trio.open_nursery() as nursery:
-        slow, fast = Taker(room), Taker()
-        await begin(nursery, fanout, slow, fast)
-        before = Place(journal.sequence, journal.offset)
-        note(journal)
-        await trio.testing.wait_all_tasks_blocked()
-        # What was begun is finished by its stream; what was not is still to be read.
-        assert slow.place == (Place(journal.sequence, 1) if room else before)
-        note(journal)
-        assert b"".join(fast.writes) == journal.read(0).data
-        assert len(b"".join(slow.writes)) == room
-        nursery.cancel_scope.cancel()
+        fanout.start_soon = nursery.start_soon
+        fanout.join(Taker())
+        await trio.sleep(1)
+        held = []
+        for _ in range(3):
+            note(journal)
+            held.append(len(journal.ring))
+        assert held == [0, 1, 2]  # the first is written at once, the others wait for the flush
+        await trio.sleep(1)
+        assert len(journal.ring) == 0
 
 
 async def test_who_joins_does_not_get_what_was_waiting_for_the_others(journal, autojump_clock):
@@ -111,12 +138,11 @@ async def test_who_joins_does_not_get_what_was_waiting_for_the_others(journal, a
     async with trio.open_nursery() as nursery:
         fanout.start_soon = nursery.start_soon
         early, late = Taker(), Taker()
-        await begin(nursery, fanout, early)
+        fanout.join(early)
         await trio.sleep(1)
         note(journal)
         note(journal)  # waits for the flush
-        nursery.start_soon(late.keep_up, fanout)
-        await trio.testing.wait_all_tasks_blocked()
+        fanout.join(late)
         assert b"".join(early.writes) == journal.read(0).data
         await trio.sleep(1)
         note(journal)
@@ -130,12 +156,12 @@ async def test_burst_that_the_ring_does_not_hold_is_left_to_the_file(journal, au
     async with trio.open_nursery() as nursery:
         fanout.start_soon = nursery.start_soon
         taker = Taker()
-        await begin(nursery, fanout, taker)
+        fanout.join(taker)
         await trio.sleep(1)
         note(journal)
-        written = Place(journal.sequence, 1)
+        written = Place(journal.ring.sequence, 1)
         for _ in range(3):
-            note(journal, "x" * RING_BYTES)
+            note(journal, "x" * MOST_BYTES)
         await trio.sleep(1)
         assert taker.place == written
         assert len(taker.writes) == 1
@@ -148,22 +174,21 @@ async def test_end_lets_everybody_go_after_the_last_event(journal, autojump_cloc
         async with trio.open_nursery() as nursery:
             fanout.start_soon = nursery.start_soon
             taker = Taker()
-            await begin(nursery, fanout, taker)
+            fanout.join(taker)
             for _ in range(3):
                 note(journal)
             journal.end()
-        assert taker.place == Place(journal.sequence, 3)
+        assert taker.place == Place(journal.ring.sequence, 3)
         assert b"".join(taker.writes) == journal.read(0).data
-        assert await fanout.keep_up(taker.write) == Place(journal.sequence, 3)
 
 
-async def test_cancelled_client_is_written_to_no_more(journal):
+async def test_client_that_has_left_is_written_to_no_more(journal):
     fanout, taker = Fanout(journal), Taker()
-    async with trio.open_nursery() as nursery:
-        await begin(nursery, fanout, taker)
-        nursery.cancel_scope.cancel()
+    fanout.join(taker)
+    fanout.leave(taker)
+    fanout.leave(taker)
     note(journal)
-    assert taker.writes == []
+    assert (taker.writes, len(journal.ring)) == ([], 0)
 
 
 # --- over real sockets

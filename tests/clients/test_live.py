@@ -9,7 +9,6 @@ from trio.testing import wait_all_tasks_blocked
 
 from daemon.clients.live import VERSION, injected
 from daemon.clients.mounts import open_mounts
-from daemon.journal import frames
 from daemon.testing import test_config as make_config
 from tests.clients.room import head, open_listening_room, open_room
 from tests.support import descriptors
@@ -218,7 +217,8 @@ async def test_page_that_waits_over_a_shared_listener_does_not_hold_up_the_end(t
 
 
 def errors(room):
-    events = [msgspec.json.decode(frames.payload_of(frame)) for frame, _ in room.journal.ring_after(0) or []]
+    chunk = room.journal.read(0)
+    events = [msgspec.json.decode(payload) for payload in room.journal.payloads(0, chunk)] if chunk else []
     return [event["data"] for event in events if event["event"] == "preview_error"]
 
 

@@ -44,7 +44,7 @@ async def test_a_missing_or_wrong_token_is_401_before_the_handshake(room, query)
     answer = await upgrade(room, "/ws" + query)
     assert answer.status == 401
     assert len(room.hub) == 0
-    assert not room.journal.sequence  # nobody was told of a client
+    assert not room.journal.ring.sequence  # nobody was told of a client
 
 
 async def test_another_sessions_tokens_are_401(room):

@@ -28,6 +28,7 @@ BURST_STEPS = 0.3  # of tasks, for such a burst: those of one flush, whoever wai
 JOINS = 0.1  # of bytes, each of which copies what it joins: one for all clients
 ENCODES = 1  # for an event, however many clients there are
 FILE_WRITES = 2  # for a journaled event: its frame and its record
+TASKS = 2  # of a client that keeps up: its connection's own, and the library's
 COPIES = 2.0  # of a large event's bytes in memory at once, however many clients wait for it
 # ------------------------------------------------------------------------------------------------------------------------
 
@@ -114,6 +115,25 @@ async def test_events_that_come_together_leave_together(tmp_path, live):
     assert counts.joins <= CLIENTS * JOINS
     assert BURST <= counts.encodes <= BURST * ENCODES
     assert counts.file_writes == (0 if live else BURST * FILE_WRITES)
+
+
+def tasks() -> int:
+    """How many there are."""
+    found = [trio.lowlevel.current_root_task()]
+    for task in found:
+        found += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return len(found)
+
+
+async def test_a_client_that_keeps_up_has_no_task_that_writes_to_it(tmp_path):
+    async with open_listening_room(tmp_path) as (room, url):
+        before = tasks()
+        with crowd(room, url) as clients, trio.fail_after(10):
+            await clients.settle(room)
+            assert CLIENTS <= tasks() - before <= CLIENTS * TASKS
+            say(room, live=True)
+            await clients.take(1)
+            assert len(room.journal.ring) == 0  # and nothing is held in memory for any of them
 
 
 async def test_a_large_event_is_not_copied_for_each_client(tmp_path):

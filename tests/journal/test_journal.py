@@ -2,6 +2,8 @@
 
 import msgspec
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
 from daemon.errors import Bug
 from daemon.journal.frames import end_of_frame
@@ -77,6 +79,27 @@ def test_chunk_ends_within_its_limits(written):
     one = len(written.read(0, max_events=1).data)
     assert isinstance(chunk := written.read(0, max_bytes=one * 3 + 1), Frames)
     assert (chunk.offset, len(chunk.data)) == (3, one * 3)
+
+
+async def test_whoever_waits_for_a_change_goes_on_when_there_is_one(written, autojump_clock):
+    woken = []
+
+    async def wait() -> None:
+        await written.wait_change()
+        woken.append(True)
+
+    async with trio.open_nursery() as nursery:
+        for change in (lambda: note(written, "a"), lambda: say(written, "live"), written.end):
+            woken.clear()
+            for _ in range(2):
+                nursery.start_soon(wait)
+            with trio.move_on_after(1):
+                await written.wait_change()  # one that gave up
+            assert woken == []
+            change()
+            assert woken == [], "append does not run its readers"
+            await wait_all_tasks_blocked()
+            assert woken == [True, True]
 
 
 # --- segments

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from daemon.journal import frames, journal
+from daemon.journal import frames, ring
 from daemon.journal.cursor import Cursor
 from daemon.journal.events import encode
 from daemon.journal.journal import Gap, Journal, load_journal
@@ -48,7 +48,7 @@ class Journals(RuleBasedStateMachine):
         encoded = encode("s", "files_changed", {"paths": [text]}, len(self.appended))
         self.shown.append((len(self.appended), len(frames.frame(encoded))))
 
-    @rule(size=st.sampled_from([0, 10, journal.RING_BYTES // 2, journal.RING_BYTES]))
+    @rule(size=st.sampled_from([0, 10, ring.MOST_BYTES // 2, ring.MOST_BYTES]))
     def publish(self, size: int) -> None:
         text = f"live {len(self.shown)}" + "x" * size
         say(self.written, text)
@@ -124,7 +124,7 @@ class Journals(RuleBasedStateMachine):
 
     def _ring_reaches(self, place: int) -> bool:
         since = [size for _, size in self.shown[place:]]
-        return len(since) <= 1 or (sum(since) <= journal.RING_BYTES and len(since) <= journal.RING_EVENTS)
+        return len(since) <= 1 or (sum(since) <= ring.MOST_BYTES and len(since) <= ring.MOST_FRAMES)
 
 
 def test_every_offset_is_told_once_in_order_or_named_as_missing():

@@ -1,0 +1,58 @@
+"""The frames that were shown last, in memory, for as long as somebody reads them there.
+
+Nobody reads them where no client is connected, and the fan-out has read each as soon as it has written it: a session in which
+nobody is late keeps none.
+"""
+
+MOST_BYTES = 64 * 1024  # a client that falls off it reads the file, which costs little
+MOST_FRAMES = 2048
+
+
+class Ring:
+    """Journaled and live-only frames in the order in which they were shown, each with the last journaled offset by then."""
+
+    __slots__ = ("_entries", "_readers", "_size", "sequence")  # each session has one
+
+    def __init__(self) -> None:
+        self.sequence = 0  # the number of the frame that is shown next
+        self._entries: list[tuple[bytes, int]] = []  # an empty deque takes as much memory as a frame
+        self._size = 0  # bytes of frames in it
+        self._readers = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def join(self) -> None:
+        """Keep what is shown from now on for one reader more, until it leaves."""
+        self._readers += 1
+
+    def leave(self) -> None:
+        """One reader is gone."""
+        self._readers -= 1
+        if not self._readers:
+            self._clear()
+
+    def put(self, ready: bytes, offset: int) -> None:
+        """Show one frame; the oldest fall off where there would be too many."""
+        self.sequence += 1
+        if not self._readers:
+            return
+        entries = self._entries
+        entries.append((ready, offset))
+        self._size += len(ready)
+        while len(entries) > MOST_FRAMES or (self._size > MOST_BYTES and len(entries) > 1):
+            self._size -= len(entries.pop(0)[0])
+
+    def after(self, sequence: int) -> list[tuple[bytes, int]] | None:
+        """What was shown from a number on, or None where that is no longer held."""
+        start = len(self._entries) - (self.sequence - sequence)
+        return self._entries[start:] if start >= 0 else None
+
+    def forget(self) -> None:
+        """A reader has read all: what nobody else reads is not kept."""
+        if self._readers <= 1:
+            self._clear()
+
+    def _clear(self) -> None:
+        if self._entries:
+            self._entries, self._size = [], 0
