@@ -142,14 +142,15 @@ class Asking:
         stream = Events()
         async for data in received:
             heard = False
-            for event in stream.feed(data):
-                kind = event["type"]
-                if kind == "error":
-                    raise error_in_stream(event)
-                if kind != "ping" and not reply.complete:
-                    reply.feed(event)
-                    heard = True
-            self._deltas.send()
+            with self._journal.together():
+                for event in stream.feed(data):
+                    kind = event["type"]
+                    if kind == "error":
+                        raise error_in_stream(event)
+                    if kind != "ping" and not reply.complete:
+                        reply.feed(event)
+                        heard = True
+                self._deltas.send()
             now = trio.current_time()
             limit = self._config.summary_deadline if reply.sums_up else self._config.event_deadline
             if heard and not now + limit * 0.9 <= silence.deadline <= now + limit:

@@ -53,6 +53,7 @@ class Journal:
 
     __slots__ = (
         "_changed",
+        "_holding",
         "_limit",
         "_room",
         "_segments",
@@ -83,6 +84,7 @@ class Journal:
         self._limit = limit
         self._room = 0  # bytes that can be written before `_make_room` is asked again
         self._changed = Again()
+        self._holding = False  # back what was shown
 
     @property
     def epoch(self) -> str:
@@ -111,6 +113,16 @@ class Journal:
     def publish(self, kind: str, /, **data: Any) -> None:
         """Show a live-only event to the clients that keep up."""
         self._show(frames.frame(events.encode(self.session_id, kind, data, None)))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is shown in the block, which awaits nothing, leaves in one write at its end."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+            self._tell()
 
     def live_frame(self, kind: str, /, **data: Any) -> bytes:
         """A live-only event as a ready frame, for one client alone."""
@@ -166,6 +178,8 @@ class Journal:
         self._tell()
 
     def _tell(self) -> None:
+        if self._holding:
+            return
         self._changed.tell()
         self.on_show()
 

@@ -2,6 +2,7 @@
 
 import re
 import socket
+from contextlib import suppress
 
 import hypothesis
 import msgspec
@@ -82,6 +83,25 @@ async def test_burst_is_one_write_of_the_first_and_one_of_the_rest(journal, auto
         await trio.sleep(1)
         assert len(taker.writes) == 2
         assert not nursery.child_tasks  # the flush is no task of a quiet session
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_shown_together_is_one_write_at_once(journal, autojump_clock):
+    fanout = Fanout(journal)
+    async with trio.open_nursery() as nursery:
+        fanout.start_soon = nursery.start_soon
+        taker = Taker()
+        fanout.join(taker)
+        await trio.sleep(1)
+        with suppress(ZeroDivisionError), journal.together():
+            for _ in range(3):
+                note(journal)
+            assert not taker.writes
+            raise ZeroDivisionError  # what was shown was shown
+        assert taker.writes == [journal.read(0).data]
+        with journal.together():
+            pass
+        assert len(taker.writes) == 1
         nursery.cancel_scope.cancel()
 
 
