@@ -69,10 +69,11 @@ async def main(count: int, kind: str) -> None:
     padded = padding()
 
     async def journaled(journal: Journal, at_once: int) -> None:
-        for _ in range(at_once):
-            text = stamp()
-            used = len(text) + len(str(journal.offset + 1))
-            journal.append("claude_text", turn=1, block=0, text=text + padded[used:])
+        with journal.together():  # as the agent does with all that one read of the model brings
+            for _ in range(at_once):
+                text = stamp()
+                used = len(text) + len(str(journal.offset + 1))
+                journal.append("claude_text", turn=1, block=0, text=text + padded[used:])
 
     async def live(journal: Journal, at_once: int) -> None:
         for _ in range(at_once):
