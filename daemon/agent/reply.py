@@ -32,6 +32,7 @@ class Reply:
         self.usage = Usage()
         self.stop_reason: str | None = None
         self.growing = False  # it said more of a block just now
+        self.sums_up = False  # it is summing up what was said before, which comes as a whole
         self.complete = False  # the API said that it is over; anything else was cut
         self.cut: set[str] = set()  # ids of calls whose input was cut: to be answered, not to be run
         self._blocks: dict[int, dict[str, Any]] = {}
@@ -59,11 +60,6 @@ class Reply:
                 self._count(event["usage"])
             case "message_stop":
                 self._end()
-
-    @property
-    def sums_up(self) -> bool:
-        """Whether the API is summing up what was said before: it comes as a whole."""
-        return any(is_summary(block) and index not in self._closed for index, block in self._blocks.items())
 
     def content(self) -> list[dict[str, Any]]:
         """What can be said back to the API: whole blocks, and the text of one that was cut."""
@@ -98,6 +94,7 @@ class Reply:
 
     def _open(self, index: int, start: dict[str, Any]) -> None:
         block = self._blocks[index] = {key: value for key, value in start.items() if value is not None}
+        self.sums_up = is_summary(block)
         if block["type"] in {"text", "thinking"}:
             self._sink.opened(index, block["type"])
             self._say(block, block["type"], block.pop(block["type"], ""))
@@ -124,6 +121,7 @@ class Reply:
             self._sink.grew(text)
 
     def _close(self, index: int) -> None:
+        self.sums_up = False
         block = self._blocks[index]
         if block["type"] == "tool_use":
             text = "".join(self._json.pop(index))

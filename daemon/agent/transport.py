@@ -20,9 +20,9 @@ import trio
 
 from daemon.agent.chunks import Chunks
 
-# Bytes for which gathering ends early: more than two short pieces of text, less than the end of a block with the beginning and
-# the first piece of the next one, or the end of the answer. These are to be seen at once.
-_TURNING = 300
+# Bytes for which gathering ends early: more than two short pieces of text, less than the end of an answer, or that of a block
+# with the beginning and the first piece of the next one. These are to be seen at once.
+_TURNING = 280
 # As the SDK's own client: a minute of silence before the first question, one between two (the first has no name on macOS).
 _KEEP_ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
     (socket.IPPROTO_TCP, option, value)
@@ -61,11 +61,12 @@ class Gathered(httpcore2.AsyncNetworkStream):
 
     def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
         self._stream = stream
+        self._socket: trio.socket.SocketType = stream.get_extra_info("socket")
         self._encrypted = stream.get_extra_info("ssl_object") is not None
         self._when_dry: Callable[[], Awaitable[None]] | None = None
         self._chunks: Chunks | None = None
         self._last = b""  # what was read last: at the end of a head, all that was read of its body
-        self._ready = False  # there is something to be read
+        self._gathered = False  # just now: something most likely lies there
 
     @contextmanager
     def answering(self, when_dry: Callable[[], Awaitable[None]], *, chunked: bool) -> Iterator[None]:
@@ -80,15 +81,14 @@ class Gathered(httpcore2.AsyncNetworkStream):
 
     async def gather(self, until: float) -> None:
         """Wait for a time of Trio's clock, or until so much lies there that something has ended or begun."""
-        waiting = self.get_extra_info("socket")
         with suppress(OSError, trio.ClosedResourceError):  # closed meanwhile, as the next read will say
-            waiting.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _TURNING)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _TURNING)
             try:
                 with trio.move_on_at(until):
-                    await trio.lowlevel.wait_readable(waiting)
-                    self._ready = True
+                    await trio.lowlevel.wait_readable(self._socket)
+                self._gathered = True
             finally:
-                waiting.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """What has come, its whole chunks as one; nothing at the end alone."""
@@ -104,10 +104,10 @@ class Gathered(httpcore2.AsyncNetworkStream):
 
     async def _read(self, max_bytes: int, timeout: float | None) -> bytes:
         """What has come; under TLS of all records that have, which the stream would hand out one by one."""
-        ready, self._ready = self._ready, False
-        if ready and not self._encrypted:  # a read that may wait costs a scope and two turns of the scheduler more
+        gathered, self._gathered = self._gathered, False
+        if gathered and not self._encrypted:  # a read that may wait costs a scope and two turns of the scheduler more
             try:
-                return os.read(self.get_extra_info("socket").fileno(), max_bytes)
+                return os.read(self._socket.fileno(), max_bytes)
             except BlockingIOError:
                 pass
             except OSError as error:

@@ -9,7 +9,7 @@ whoever is late is served from the file. The ring is bounded, so a slow client c
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,14 +114,14 @@ class Journal:
         """Show a live-only event to the clients that keep up."""
         self._show(frames.frame(events.encode(self.session_id, kind, data, None)))
 
-    @contextmanager
-    def together(self) -> Iterator[None]:
+    def together(self) -> AbstractContextManager[None]:
         """What is shown in the block, which awaits nothing, leaves in one write at its end."""
-        self._holding = True
-        try:
-            yield
-        finally:
-            self._holding = False
+        return _Together(self)
+
+    def hold_back(self, *, holding: bool) -> None:
+        """Tell nobody of what is shown, or do from now on."""
+        self._holding = holding
+        if not holding:
             self._tell()
 
     def live_frame(self, kind: str, /, **data: Any) -> bytes:
@@ -199,6 +199,21 @@ class Journal:
         ) > 1:
             self._segments.pop(0).delete()
         self._room = min(quarter - self._segments[-1].size, self._limit - held)
+
+
+class _Together(AbstractContextManager[None]):
+    """By hand: a generator would cost as much as an event does."""
+
+    __slots__ = ("_journal",)
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def __enter__(self) -> None:
+        self._journal.hold_back(holding=True)
+
+    def __exit__(self, *_: object) -> None:
+        self._journal.hold_back(holding=False)
 
 
 def load_journal(session_id: str, folder: Path, *, limit: int, writable: bool) -> tuple[Journal, Recovery]:
