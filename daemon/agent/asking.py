@@ -124,13 +124,15 @@ class Asking:
 
     def _paced(self, response: Any, reply: Reply) -> AbstractContextManager[object]:
         """Within a block, after its first piece, read once a window (transport.py)."""
-        window, connection = self._config.delta_window, response.extensions.get("network_stream")
-        if not window or not hasattr(connection, "answering"):  # a connection of the SDK's own, to a proxy
+        connection = response.extensions.get("network_stream")
+        if not self._config.delta_window or not hasattr(
+            connection, "answering"
+        ):  # a connection of the SDK's own, to a proxy
             return nullcontext()
 
         async def when_dry() -> None:
             if reply.growing:
-                await connection.gather(trio.current_time() + window)
+                await connection.gather()
 
         answering: AbstractContextManager[object] = connection.answering(
             when_dry, chunked=response.headers.get("transfer-encoding") == "chunked"

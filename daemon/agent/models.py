@@ -16,6 +16,7 @@ from daemon.agent.model_errors import model_error
 from daemon.agent.script import Script, load_script
 from daemon.agent.scripted import SCRIPTED, open_scripted_model
 from daemon.agent.tools import definitions
+from daemon.agent.windows import Windows
 from daemon.config import Config
 from daemon.errors import CallerError, ConfigError, ModelError
 from daemon.services import Services, open_services
@@ -42,7 +43,9 @@ class Models:
         self.system = _text_of(config.system_file)
         self._clients: dict[str, AsyncAnthropic] = {}
         self._sums_up: dict[str, bool] = {}  # by model; only those that there are
+        self._windows = Windows(config.delta_window)
         self._lock = trio.Lock()
+        services.start_soon(self._windows.run)
 
     def refuse_unusable(self, model: str) -> None:
         """Raise `CallerError` where no session could use this model."""
@@ -69,7 +72,7 @@ class Models:
                     script = self._script or load_script(None)
                     key = SCRIPTED
                     url = await self._services.start(open_scripted_model, script, self._config.script_pace)
-                make = partial(open_client, key, url, loopback=place == SCRIPTED)
+                make = partial(open_client, key, url, self._windows, loopback=place == SCRIPTED)
                 self._clients[place] = await trio.to_thread.run_sync(make)  # reads the system's certificates: 0.1 s
             return self._clients[place]
 

@@ -19,10 +19,8 @@ import httpx2
 import trio
 
 from daemon.agent.chunks import Chunks
+from daemon.agent.windows import Windows
 
-# Bytes for which gathering ends early: more than two short pieces of text, less than the end of an answer, or that of a block
-# with the beginning and the first piece of the next one. These are to be seen at once.
-_TURNING = 280
 # As the SDK's own client: a minute of silence before the first question, one between two (the first has no name on macOS).
 _KEEP_ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
     (socket.IPPROTO_TCP, option, value)
@@ -38,7 +36,9 @@ _ERRORS = (
 )
 
 
-def open_client(api_key: str | None, base_url: str | None, *, loopback: bool) -> anthropic.AsyncAnthropic:
+def open_client(
+    api_key: str | None, base_url: str | None, windows: Windows, *, loopback: bool
+) -> anthropic.AsyncAnthropic:
     """The SDK's client for one place, on these connections; blocks, as it reads the system's certificates.
 
     A proxy that the environment names is left to the SDK: text then comes piece by piece. `loopback` is without proxy or
@@ -46,12 +46,12 @@ def open_client(api_key: str | None, base_url: str | None, *, loopback: bool) ->
     """
     if loopback:
         http = anthropic.DefaultAsyncHttpxClient(
-            trust_env=False, transport=Transport(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+            trust_env=False, transport=Transport(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), windows)
         )
     elif getproxies().keys() - {"no"}:
         http = anthropic.DefaultAsyncHttpxClient()
     else:
-        http = anthropic.DefaultAsyncHttpxClient(transport=Transport(httpx2.create_ssl_context()))
+        http = anthropic.DefaultAsyncHttpxClient(transport=Transport(httpx2.create_ssl_context(), windows))
     # Without retries: asking.py tries again.
     return anthropic.AsyncAnthropic(api_key=api_key, base_url=base_url, max_retries=0, http_client=http)
 
@@ -59,13 +59,15 @@ def open_client(api_key: str | None, base_url: str | None, *, loopback: bool) ->
 class Gathered(httpcore2.AsyncNetworkStream):
     """A connection."""
 
-    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+    def __init__(self, stream: httpcore2.AsyncNetworkStream, windows: Windows) -> None:
         self._stream = stream
+        self._windows = windows
         self._socket: trio.socket.SocketType = stream.get_extra_info("socket")
         self._encrypted = stream.get_extra_info("ssl_object") is not None
         self._when_dry: Callable[[], Awaitable[None]] | None = None
         self._chunks: Chunks | None = None
         self._last = b""  # what was read last: at the end of a head, all that was read of its body
+        self._more = False  # came than was asked for, and lies in the TLS beneath
         self._gathered = False  # just now: something most likely lies there
 
     @contextmanager
@@ -79,16 +81,13 @@ class Gathered(httpcore2.AsyncNetworkStream):
         finally:
             self._when_dry = self._chunks = None
 
-    async def gather(self, until: float) -> None:
-        """Wait for a time of Trio's clock, or until so much lies there that something has ended or begun."""
-        with suppress(OSError, trio.ClosedResourceError):  # closed meanwhile, as the next read will say
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _TURNING)
-            try:
-                with trio.move_on_at(until):
-                    await trio.lowlevel.wait_readable(self._socket)
-                self._gathered = True
-            finally:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+    async def gather(self) -> None:
+        """Wait until what has come is worth a read (windows.py)."""
+        if self._more:
+            await trio.lowlevel.checkpoint()
+            return
+        await self._windows.gather(self._socket)
+        self._gathered = True
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """What has come, its whole chunks as one; nothing at the end alone."""
@@ -119,6 +118,7 @@ class Gathered(httpcore2.AsyncNetworkStream):
                 here.deadline = trio.current_time()  # set within, it counts when the task would wait, not before
                 read = await self._stream.read(max_bytes - len(data), timeout)
             data += read
+        self._more = self._encrypted and len(data) >= max_bytes
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -132,7 +132,7 @@ class Gathered(httpcore2.AsyncNetworkStream):
         timeout: float | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         """The same connection, encrypted."""
-        return Gathered(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+        return Gathered(await self._stream.start_tls(ssl_context, server_hostname, timeout), self._windows)
 
     async def aclose(self) -> None:
         """Close it."""
@@ -146,14 +146,17 @@ class Gathered(httpcore2.AsyncNetworkStream):
 class _Backend(httpcore2.TrioBackend):
     """Connects."""
 
+    def __init__(self, windows: Windows) -> None:
+        self._windows = windows
+
     async def connect_tcp(self, *args: Any, **kwargs: Any) -> httpcore2.AsyncNetworkStream:
-        return Gathered(await super().connect_tcp(*args, **kwargs))
+        return Gathered(await super().connect_tcp(*args, **kwargs), self._windows)
 
 
 class Transport(httpx2.AsyncBaseTransport):
     """httpx's own asynchronous transport with these connections: without a proxy, by HTTP/1.1 alone."""
 
-    def __init__(self, verify: ssl.SSLContext) -> None:
+    def __init__(self, verify: ssl.SSLContext, windows: Windows) -> None:
         limits = anthropic.DEFAULT_CONNECTION_LIMITS
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=verify,
@@ -161,7 +164,7 @@ class Transport(httpx2.AsyncBaseTransport):
             max_keepalive_connections=limits.max_keepalive_connections,
             keepalive_expiry=limits.keepalive_expiry,
             socket_options=_KEEP_ALIVE,
-            network_backend=_Backend(),
+            network_backend=_Backend(windows),
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from daemon.agent.transport import Gathered, Transport, open_client
+from daemon.agent.windows import Windows
 from tests.agent.stage import open_stage
 from tests.standins.edge import make_certificate
 from tests.support import kinds
@@ -60,12 +61,16 @@ async def serving(handle: Any, certificate: Path | None = None) -> AsyncIterator
 
 
 @asynccontextmanager
-async def client(certificate: Path | None = None) -> AsyncIterator[httpx2.AsyncClient]:
+async def client(certificate: Path | None = None, window: float = LONG) -> AsyncIterator[httpx2.AsyncClient]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if certificate is not None:
         context.load_verify_locations(certificate)
-    async with httpx2.AsyncClient(transport=Transport(context), timeout=10) as http:
-        yield http
+    windows = Windows(window)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(windows.run)
+        async with httpx2.AsyncClient(transport=Transport(context, windows), timeout=10) as http:
+            yield http
+        nursery.cancel_scope.cancel()
 
 
 async def asked(stream: trio.abc.Stream) -> bool:
@@ -103,11 +108,13 @@ class Talk:
 
 
 @asynccontextmanager
-async def talking(certificate: Path | None = None) -> AsyncIterator[tuple[Talk, Gathered, AsyncIterator[bytes]]]:
+async def talking(
+    certificate: Path | None = None, window: float = LONG
+) -> AsyncIterator[tuple[Talk, Gathered, AsyncIterator[bytes]]]:
     talk = Talk()
     async with (
         serving(talk.handle, certificate) as (_, url),
-        client(certificate) as http,
+        client(certificate, window) as http,
         http.stream("GET", url) as response,
     ):
         connection = response.extensions["network_stream"]
@@ -125,12 +132,12 @@ def lowat(connection: Gathered) -> int:
 
 
 async def test_short_pieces_gather_until_the_window_is_over(certificate):
-    async with talking(certificate) as (talk, connection, received):
+    async with talking(certificate, window=0.3) as (talk, connection, received):
         await talk.say(chunk(PIECE))
         assert await anext(received) == PIECE
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(connection.gather, began + 0.3)
+            nursery.start_soon(connection.gather)
             await talk.say(chunk(b"1"))
             await talk.say(chunk(b"2"))
         assert trio.current_time() >= began + 0.3
@@ -140,26 +147,34 @@ async def test_short_pieces_gather_until_the_window_is_over(certificate):
 
 @pytest.mark.parametrize("records", [1, 20])
 async def test_what_has_gathered_is_read_at_once_in_however_many_records(certificate, records):
-    async with talking(certificate) as (talk, connection, _):
+    async with talking(certificate, window=0.2) as (talk, connection, _):
         for number in range(records):
             await talk.say(b"%02d" % number)
-        await connection.gather(trio.current_time() + 0.2)
+        await connection.gather()
         assert await connection.read(65536) == b"".join(b"%02d" % number for number in range(records))
         await talk.say(b"more")
         assert await connection.read(65536) == b"more"
 
 
 async def test_reading_takes_no_more_than_was_asked_for(certificate):
-    async with talking(certificate) as (talk, connection, _):
+    async with talking(certificate, window=0.2) as (talk, connection, _):
         for piece in (b"abc", b"def"):
             await talk.say(piece)
-        await connection.gather(trio.current_time() + 0.2)
+        await connection.gather()
         assert [await connection.read(4), await connection.read(4)] == [b"abcd", b"ef"]
+
+
+async def test_nothing_gathers_while_something_that_came_is_still_to_be_read(certificate):
+    async with talking(certificate) as (talk, connection, _):
+        await talk.say(b"x" * 1000)
+        assert len(await connection.read(600)) == 600
+        await connection.gather()
+        assert len(await connection.read(600)) == 400
 
 
 async def test_end_of_a_block_and_beginning_of_the_next_are_seen_at_once(certificate):
     async with talking(certificate) as (talk, connection, received), trio.open_nursery() as nursery:
-        nursery.start_soon(connection.gather, trio.current_time() + LONG)
+        nursery.start_soon(connection.gather)
         await talk.say(chunk(ENDS))
         with trio.fail_after(5):
             assert await anext(received) == ENDS
@@ -169,7 +184,7 @@ async def test_end_of_the_connection_ends_the_gathering(certificate):
     async with talking(certificate) as (talk, connection, received):
         await talk.say(chunk(b"last"))
         talk.leave()
-        await connection.gather(trio.current_time() + LONG)
+        await connection.gather()
         assert await anext(received) == b"last"
         with pytest.raises(httpx2.RemoteProtocolError):
             await anext(received)
@@ -178,7 +193,7 @@ async def test_end_of_the_connection_ends_the_gathering(certificate):
 async def test_cancelled_while_gathering_loses_nothing(certificate):
     async with talking(certificate) as (talk, connection, received):
         with trio.move_on_after(0.1) as scope:
-            await connection.gather(trio.current_time() + LONG)
+            await connection.gather()
         assert scope.cancelled_caught
         assert lowat(connection) == 1
         await talk.say(chunk(b"1"))
@@ -188,22 +203,22 @@ async def test_cancelled_while_gathering_loses_nothing(certificate):
 async def test_gathering_on_a_connection_that_was_closed_ends(certificate):
     async with talking(certificate) as (_, connection, received):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(connection.gather, trio.current_time() + LONG)
+            nursery.start_soon(connection.gather)
             await trio.testing.wait_all_tasks_blocked()
             await connection.aclose()
-        await connection.gather(trio.current_time() + LONG)
+        await connection.gather()
         with pytest.raises(httpx2.ReadError):
             await anext(received)
 
 
 @pytest.mark.parametrize("chunks", [1, 5])
 async def test_reader_is_told_when_all_that_came_was_passed_on_and_gets_it_at_once(certificate, chunks):
-    async with talking(certificate) as (talk, connection, received):
+    async with talking(certificate, window=0.1) as (talk, connection, received):
         said = []
 
         async def when_dry() -> None:
             said.append("dry")
-            await connection.gather(trio.current_time() + 0.1)
+            await connection.gather()
 
         with connection.answering(when_dry, chunked=True):
             for _ in range(chunks):
@@ -246,7 +261,6 @@ async def test_connection_is_used_again_after_an_answer(certificate):
     async with serving(answer, certificate) as (model, url), client(certificate) as http:
         for _ in range(3):
             async with http.stream("GET", url) as response:
-                await response.extensions["network_stream"].gather(trio.current_time())
                 assert await response.aread() == b"all"
         assert model.connections == 1
 
@@ -301,7 +315,7 @@ async def test_proxy_of_the_environment_is_used_but_for_loopback(monkeypatch, lo
 
     async with serving(answer) as (_, proxy), serving(answer) as (_, direct):
         monkeypatch.setenv("http_proxy", proxy)
-        anthropic_client = open_client("key", direct, loopback=loopback)
+        anthropic_client = open_client("key", direct, Windows(LONG), loopback=loopback)
         with pytest.raises(Exception, match="404"):
             await anthropic_client.models.retrieve("m")
         await anthropic_client.close()
