@@ -14,6 +14,7 @@ TABLES = (
     "journal",
     "replay",
     "fanout",
+    "wake",
     "growth",
     "sessions",
     "startup",
