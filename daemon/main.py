@@ -103,9 +103,9 @@ async def _open_tunnels(config: Config) -> AsyncIterator[TunnelProvider]:
 
 
 async def run_daemon(config: Config, use: Callable[[Daemon], Awaitable[int]]) -> int:
-    """Run a daemon for as long as `use` takes, or until a signal; what `use` returned, 130 after SIGINT, 0 after SIGTERM.
+    """Run a daemon for as long as `use` takes, or until a signal; what `use` returned, 130 after SIGINT, else 0.
 
-    SIGTERM is how a supervisor has a service done; Ctrl+C interrupts, as it does any command.
+    SIGTERM is how a supervisor has a service done, SIGHUP says that its terminal is gone; Ctrl+C interrupts, as it does any command.
     The end takes at most `shutdown_grace`, whatever clients do; a second signal ends the process at once.
     """
     using, code = trio.CancelScope(), 0
@@ -121,7 +121,7 @@ async def run_daemon(config: Config, use: Callable[[Daemon], Awaitable[int]]) ->
             asked = min(asked, trio.current_time())
             using.cancel()
 
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(*_ending_signals()) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch, signals)
             nursery.start_soon(_tell_of_sandbox, config)
@@ -135,9 +135,15 @@ async def run_daemon(config: Config, use: Callable[[Daemon], Awaitable[int]]) ->
                 log.info("shutdown", sessions=daemon.registry.counts()["sessions"], grace=f"{config.shutdown_grace:g}")
             nursery.cancel_scope.cancel()
     if _SAME_SIGNAL:  # the launcher's copy of the signal may come when the handler is gone
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _ending_signals():
             signal.signal(number, signal.SIG_IGN)
     return code
+
+
+def _ending_signals() -> list[signal.Signals]:
+    """Those that end the daemon in order; a hang-up that is ignored, as by nohup, stays so."""
+    ending = [signal.SIGINT, signal.SIGTERM]
+    return ending if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [*ending, signal.SIGHUP]
 
 
 async def _tell_of_sandbox(config: Config) -> None:

@@ -14,7 +14,7 @@ from daemon.clients.follow import follow
 from daemon.config import Config
 from daemon.errors import ConfigError
 from daemon.log import configure
-from daemon.main import Daemon, check, lock_state_dir, open_daemon, run_daemon
+from daemon.main import Daemon, _ending_signals, check, lock_state_dir, open_daemon, run_daemon
 from daemon.sessions.registry import Asked
 from daemon.testing import test_config as make_config
 from tests.sessions.house import answers, journaled_until, nothing_left, write_script
@@ -352,3 +352,12 @@ def test_second_signal_ends_the_process_at_once(tmp_path):
             assert process.wait(timeout=10) == 130
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize(("handler", "ends"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_hang_up_ends_the_daemon_unless_it_is_ignored(handler, ends):
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        assert (signal.SIGHUP in _ending_signals()) is ends
+    finally:
+        signal.signal(signal.SIGHUP, before)

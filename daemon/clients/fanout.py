@@ -45,6 +45,7 @@ class Fanout:
         self._flushed_at = -inf
         self._arranged = False  # a flush will come
         journal.on_show = self._shown
+        journal.ring.on_full = self._full
 
     def join(self, follower: Follower) -> None:
         """Write all that is shown from now on to who has read everything up to now, until that does not work or nothing will follow."""
@@ -72,10 +73,7 @@ class Fanout:
 
     def _write(self, before: Place, after: Place) -> None:
         shown = self._journal.ring.after(before.sequence)
-        if shown is None:  # more than the ring holds: everybody reads the file
-            for follower in list(self._keeping):
-                self._fall(follower, before)
-            return
+        assert shown is not None, "`_full` was not called"
         data = shown[0][0] if len(shown) == 1 else b"".join([frame for frame, _ in shown])
         size, taken = len(data), 0
         for follower in list(self._keeping):
@@ -97,6 +95,10 @@ class Fanout:
             else:
                 self._arranged = True
                 self.start_soon(self._flush_later)
+
+    def _full(self) -> None:
+        if self._place.sequence <= self._journal.ring.first:  # what falls off was not written yet
+            self.flush()
 
     async def _flush_later(self) -> None:
         try:

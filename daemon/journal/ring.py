@@ -4,6 +4,8 @@ Nobody reads them where no client is connected, and the fan-out has read each as
 nobody is late keeps none.
 """
 
+from collections.abc import Callable
+
 MOST_BYTES = 64 * 1024  # a client that falls off it reads the file, which costs little
 MOST_FRAMES = 2048
 
@@ -11,13 +13,19 @@ MOST_FRAMES = 2048
 class Ring:
     """Journaled and live-only frames in the order in which they were shown, each with the last journaled offset by then."""
 
-    __slots__ = ("_entries", "_readers", "_size", "sequence")  # each session has one
+    __slots__ = ("_entries", "_readers", "_size", "on_full", "sequence")  # each session has one
 
     def __init__(self) -> None:
         self.sequence = 0  # the number of the frame that is shown next
+        self.on_full: Callable[[], object] = bool  # called before the oldest falls off
         self._entries: list[tuple[bytes, int]] = []  # an empty deque takes as much memory as a frame
         self._size = 0  # bytes of frames in it
         self._readers = 0
+
+    @property
+    def first(self) -> int:
+        """The number of the oldest frame that is held, or else of the next one."""
+        return self.sequence - len(self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -37,11 +45,15 @@ class Ring:
         self.sequence += 1
         if not self._readers:
             return
-        entries = self._entries
-        entries.append((ready, offset))
+        self._entries.append((ready, offset))
         self._size += len(ready)
-        while len(entries) > MOST_FRAMES or (self._size > MOST_BYTES and len(entries) > 1):
-            self._size -= len(entries.pop(0)[0])
+        while self._is_full():
+            self.on_full()
+            if self._is_full():
+                self._size -= len(self._entries.pop(0)[0])
+
+    def _is_full(self) -> bool:
+        return len(self._entries) > MOST_FRAMES or (self._size > MOST_BYTES and len(self._entries) > 1)
 
     def after(self, sequence: int) -> list[tuple[bytes, int]] | None:
         """What was shown from a number on, or None where that is no longer held."""

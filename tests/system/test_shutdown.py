@@ -25,10 +25,10 @@ from tests.system.processes import (
 
 GRACE = 5.0  # s: Config.shutdown_grace
 MARGIN = 2.0  # s: the interpreter's own end, and a busy machine
-CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}  # done, and interrupted
+CODES = {signal.SIGTERM: 0, signal.SIGHUP: 0, signal.SIGINT: 130}  # done, and interrupted
 # An idle daemon shows that both signals end it alike; the others cost seconds each.
 ONE_SIGNAL = pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 
 
 async def ends_clean(footlight: Footlight, number: signal.Signals, *ports: int) -> None:
