@@ -529,6 +529,25 @@ async def test_a_client_that_answers_pings_stays(tmp_path, autojump_clock):
             assert await alive(ws)
 
 
+async def test_clients_that_came_at_about_the_same_time_are_asked_together(room, autojump_clock):
+    asked = []
+
+    async def one(after: float) -> None:
+        await trio.sleep(after)
+        async with room.connection() as stream:
+            client = RawClient(stream)
+            await client.open(room.path())
+            await client.until(wsproto.events.Ping)
+            asked.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        for number in range(1, 6):
+            nursery.start_soon(one, number * room.config.ping_interval / 1000)
+    assert len(asked) == 5
+    assert len(set(asked)) == 1
+    assert room.config.ping_interval < asked[0] <= room.config.ping_interval * 1.03
+
+
 async def test_a_client_that_does_not_answer_a_ping_is_closed_with_4001(room, autojump_clock):
     begun = trio.current_time()
     async with room.connection() as stream:
