@@ -20,7 +20,7 @@ _NO_CPU = 10.0  # ms in 10 s, one part in a thousand of a core
 def measure(quick: bool) -> Table:
     """Sessions after a turn of one word, then with a client each; then the same after the whole scripted turn."""
     rounds = 1 if quick else 3
-    window = 10.0 if quick else 20.0  # s; of 20, every client is pinged once in it
+    window = 10.0 if quick else 24.0  # s; of 24, every client is pinged once in it
     figures = []
     with TemporaryDirectory(prefix="footlight-bench-") as folder:
         short = Path(folder, "short.toml")
