@@ -10,8 +10,11 @@ import msgspec
 import pytest
 import trio
 
+from daemon.agent.asking import BlockSink
+from daemon.agent.reply import Reply
 from daemon.agent.script import load_script
 from daemon.agent.scripted import ScriptedModel
+from daemon.agent.turn import Turn
 from tests.agent.stage import Play, check_conversation, open_stage
 from tests.support import kinds
 
@@ -379,3 +382,24 @@ async def test_silence_while_the_api_sums_up_has_a_limit_of_its_own(tmp_path, us
             events = await play.prompt("go")
             assert ("turn_retry" in kinds(events)) is retried
             assert events[-1]["data"]["is_error"] is retried
+
+
+async def test_all_that_one_read_brings_is_shown_at_once(tmp_path):
+    said = [{"type": "message_start", "message": {"usage": {"input_tokens": 1}}}]
+    for index, kind in enumerate(("thinking", "text")):
+        said += [
+            {"type": "content_block_start", "index": index, "content_block": {"type": kind, kind: ""}},
+            {"type": "content_block_delta", "index": index, "delta": {"type": f"{kind}_delta", kind: "so"}},
+            {"type": "content_block_stop", "index": index},
+        ]
+    said += [{"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {}}, {"type": "message_stop"}]
+    async with playing(tmp_path, 'kind = "cut"', delta_window=1.0) as play:
+        asking, told = play.agent._asking, []
+        play.journal.on_show = lambda: told.append(kinds(play.shown()))
+        send, received = trio.open_memory_channel[bytes](1)
+        send.send_nowait(b"".join(b"data: " + msgspec.json.encode(event) + b"\n\n" for event in said))
+        send.close()
+        reply = Reply(BlockSink(play.journal, asking._deltas, Turn(1)))
+        await asking._read(received, reply, trio.CancelScope())
+        assert reply.complete
+        assert told == [["claude_thinking_delta", "claude_thinking", "claude_text_delta", "claude_text"]]

@@ -78,6 +78,7 @@ async def test_whatever_comes_after_a_window_is_seen_at_once():
         while lowat(ours) != 1:  # until the window is over
             await trio.sleep(0.01)
         assert nursery.child_tasks  # nothing is there
+        assert not windows._ends  # and nobody looks at it again
         theirs.send(b"x")
 
 

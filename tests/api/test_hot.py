@@ -231,3 +231,10 @@ async def test_connection_ends_where_the_client_wants_it(tmp_path, framework_cal
         assert headers[b"connection"].lower() == b"close"
         assert await stream.receive_some(1) == b""
         assert framework_calls == []
+
+
+async def test_client_of_http_1_0_is_hypercorns(tmp_path, framework_calls):
+    async with connection(tmp_path) as (_, stream):
+        await stream.send_all(b"GET /health HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+        assert (await stream.receive_some(65536)).split(b" ", 2)[1] == b"200"
+        assert framework_calls == ["/health"]
