@@ -15,7 +15,7 @@ class Output:
 
     def __init__(self, limit: int, show: Callable[[str], object] = lambda _: None) -> None:
         self.size = 0
-        self._first, self._last = limit - limit // 4, limit // 4  # the end is where a compiler says what is wrong
+        self._first, self.last = limit - limit // 4, limit // 4  # the end is where a compiler says what is wrong
         self._show = show
         self._decoder = _decoder()
         self._head = b""
@@ -36,11 +36,15 @@ class Output:
                 self._show(text)
             data = data[len(head) :]
         if data:
-            self._tail = (self._tail + data[-self._last :])[-self._last :]
+            self._tail = (self._tail + data[-self.last :])[-self.last :]
+
+    def skip(self, size: int) -> None:
+        """Count bytes that nobody will see: `full`, with `last` bytes or more still to come."""
+        self.size += size
 
     def text(self) -> str:
         """All of it, or its beginning and its end."""
-        if self.size <= self._first + self._last:
+        if self.size <= self._first + self.last:
             return _text(self._head + self._tail)
         return _text(self._head) + TRUNCATED.format(size=self.size) + _text(self._tail)
 

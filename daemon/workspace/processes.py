@@ -3,6 +3,7 @@
 import os
 import signal
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -22,15 +23,14 @@ def descendants(pid: int) -> list[int]:
 
 def _children(pid: int) -> list[int]:
     found: list[int] = []
+    folder = f"/proc/{pid}/task"
     try:
-        threads = os.listdir(_PROC / str(pid) / "task")  # noqa: PTH208  # names alone
+        threads = os.listdir(folder)  # noqa: PTH208  # names alone
     except OSError:
         return found
     for thread in threads:
-        try:
-            found += map(int, (_PROC / str(pid) / "task" / thread / "children").read_text().split())
-        except OSError:
-            continue
+        with suppress(OSError), open(f"{folder}/{thread}/children", "rb", buffering=0) as file:  # noqa: PTH123  # quick
+            found += map(int, file.read().split())
     return found
 
 

@@ -18,6 +18,7 @@ class Usage:
     size: int = 0  # bytes on disk
     entries: int = 0
     hidden: bool = False  # there is a folder that cannot be counted
+    processes: int = 0  # that the session runs: its shell is one
     seen: set[tuple[int, int]] = field(default_factory=set)  # files with several names are counted once
 
     def excess(self, max_size: int, max_entries: int) -> str | None:

@@ -190,13 +190,16 @@ class Sandbox:
             task_status.started()
 
     async def _watch(self, shell: Shell) -> None:
-        """Count the workspace for as long as something runs in it."""
+        """Count the workspace for as long as something runs in it, and once more."""
         while True:
-            if not shell.busy:
+            begun, started = shell.begun, trio.current_time()
+            usage = await self._usage()
+            await self._hold(usage)
+            if shell.calling or shell.begun > begun or usage.processes > 1:
+                pause = _COUNT_SHARE * (trio.current_time() - started)
+                await trio.sleep(max(self._config.quota_interval, pause))
+            else:
                 await self._asked.wait()
-            started = trio.current_time()
-            await self._hold(await self._usage())
-            await trio.sleep(max(self._config.quota_interval, _COUNT_SHARE * (trio.current_time() - started)))
 
     async def _hold(self, usage: Usage) -> None:
         """End the shell with all that runs in it where the workspace has grown too large."""
@@ -208,11 +211,12 @@ class Sandbox:
         await trio.lowlevel.checkpoint()
 
     async def _usage(self) -> Usage:
-        inside = self._shell.inside() if self._shell is not None else []
-        return await trio.to_thread.run_sync(self._count, inside)
+        return await trio.to_thread.run_sync(self._count, self._shell)
 
-    def _count(self, inside: list[int]) -> Usage:
+    def _count(self, shell: Shell | None) -> Usage:
         usage = self._workspace.usage(self._config.max_workspace_entries)
+        inside = shell.inside() if shell is not None else []
+        usage.processes = len(inside)
         usage.size += deleted_size(inside, self._workspace.root.stat().st_dev)
         return usage
 
@@ -222,7 +226,7 @@ class Sandbox:
 
     def make_room(self, size: int) -> None:
         """`Refused` where the workspace cannot take `size` bytes more; blocking."""
-        usage = self._count([])
+        usage = self._count(None)
         usage.size += size
         if (excess := self.excess(usage)) is not None:
             raise Refused(f"{excess}: delete something first")

@@ -21,8 +21,10 @@ from daemon.config import Config
 from daemon.workspace import processes, seccomp
 from daemon.workspace.bwrap import HOST_ENVIRONMENT, PASSWD, SHELL, Limits, arguments, environment, first_lines, prelude
 from daemon.workspace.cgroup import members, open_group, remove
-from daemon.workspace.shell import PIPE, Shell, ShellUnusable
+from daemon.workspace.printed import Printed
+from daemon.workspace.shell import Shell, ShellUnusable
 
+_PIPE = 1 << 18  # bytes of output that wait for the daemon while it looks away
 _LOOK = 0.005  # s between two tries to remove a control group: version 1 does not tell when it is empty
 _UNBOXED_ROUNDS = 20  # of killing what an unboxed shell left, while it forks
 
@@ -39,8 +41,8 @@ async def open_shell(folder: Path, config: Config, *, frozen: bool = False) -> A
     limits = limits_of(config, frozen=frozen)
     with ExitStack() as stack:
         groups = stack.enter_context(open_group(limits))
-        pipe = stack.enter_context(_pipe())
-        shell = stack.enter_context(_spawn(folder, config, limits, groups, pipe))
+        ends = stack.enter_context(_ends())
+        shell = stack.enter_context(_spawn(folder, config, limits, groups, ends))
         try:
             await _prove(shell, limits, config)
             yield shell
@@ -70,10 +72,12 @@ def limits_of(config: Config, *, frozen: bool = False) -> Limits:
 
 
 @contextmanager
-def _spawn(folder: Path, config: Config, limits: Limits, groups: list[Path], pipe: tuple[int, int]) -> Iterator[Shell]:
+def _spawn(
+    folder: Path, config: Config, limits: Limits, groups: list[Path], ends: tuple[int, int, int]
+) -> Iterator[Shell]:
     """The process, with its descriptors; leaving gives these back and expects the process to be dead."""
     boxed = config.sandbox == "bwrap"
-    statuses, status = pipe
+    statuses, status, nowhere = ends
     with ExitStack() as stack:
         stack.callback(os.close, status)  # the child's end: from its death on, ours reads the end of the pipe
         passed = [status]
@@ -106,15 +110,18 @@ def _spawn(folder: Path, config: Config, limits: Limits, groups: list[Path], pip
     with process.stdin, process.stdout:
         for end in (process.stdin.fileno(), process.stdout.fileno()):
             os.set_blocking(end, False)
-            with suppress(OSError):  # an ordinary user may have had too many
-                fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, PIPE)
+        with suppress(OSError):  # an ordinary user may have had too many
+            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE)
         try:
             pidfd = os.pidfd_open(process.pid)
         except OSError:  # no descriptor is free: nobody could wait for it
             process.kill()
             process.wait()
             raise
-        shell = Shell(process, pidfd=pidfd, statuses=statuses, status=status, boxed=boxed, pace=config.delta_window)
+        printed = Printed(process.stdout.fileno(), nowhere)
+        shell = Shell(
+            process, printed, pidfd=pidfd, statuses=statuses, status=status, boxed=boxed, pace=config.delta_window
+        )
         try:
             yield shell
         finally:
@@ -177,14 +184,15 @@ def _filter() -> bytes:
 
 
 @contextmanager
-def _pipe() -> Iterator[tuple[int, int]]:
-    """A pipe whose writing end `_spawn` closes, as it is the child's."""
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    try:
-        yield reading, writing
-    finally:
-        os.close(reading)
+def _ends() -> Iterator[tuple[int, int, int]]:
+    """A pipe for exit codes, whose writing end `_spawn` closes, as it is the child's, and an open /dev/null."""
+    with Path(os.devnull).open("wb") as nowhere:
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        try:
+            yield reading, writing, nowhere.fileno()
+        finally:
+            os.close(reading)
 
 
 @contextmanager

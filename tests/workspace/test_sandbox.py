@@ -1,12 +1,14 @@
 """One session's sandbox: a real one, by bubblewrap."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 import trio
 
 from daemon.workspace.files import Refused
+from daemon.workspace.shell import Shell
 from tests.support import children, leftovers, steps_of
 from tests.workspace.box import Box, open_box
 
@@ -205,6 +207,32 @@ async def test_background_process_is_counted_too(tmp_path):
         while len(box.sandbox._shell.inside() if box.sandbox._shell else []):
             await trio.sleep(0.01)
         assert (await box.run("echo x > more")).code == 1
+
+
+async def test_processes_are_looked_at_away_from_the_daemons_loop(tmp_path, monkeypatch):
+    looked: list[bool] = []
+    inside = Shell.inside
+
+    def watched(shell: Shell) -> list[int]:
+        looked.append(threading.current_thread() is threading.main_thread())
+        return inside(shell)
+
+    monkeypatch.setattr(Shell, "inside", watched)
+    async with open_box(tmp_path, quota_interval=0.01) as box:
+        await box.run("sleep 1000 &")
+        looked.clear()
+        await box.run("sleep 0.2")
+        assert len(looked) >= 3
+        assert not any(looked)
+
+
+async def test_background_process_of_a_short_command_is_noticed(tmp_path):
+    async with open_box(tmp_path, workspace_limit=8 << 20, quota_interval=0.02) as box:
+        for _ in range(10):  # the command is over before or while the count before it ends
+            await box.run("true")
+        await box.run("(sleep 0.3; head -c 20M /dev/urandom > big; sleep 1000) &")
+        while box.sandbox._shell:
+            await trio.sleep(0.01)
 
 
 async def test_file_without_a_name_is_counted_for_as_long_as_it_is_open(tmp_path):
