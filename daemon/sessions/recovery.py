@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import trio
 
+from daemon.agent.unfinished import end_turn
 from daemon.config import Config
 from daemon.errors import WorldError
 from daemon.journal.journal import Frames, Journal, Recovery, load_journal
@@ -82,7 +83,7 @@ def _corrected(records: list[Record], config: Config) -> list[Record]:
 
 
 def _close_journal(record: Record, folder: Path, limit: int) -> None:
-    """Write the `session_end` that the earlier daemon could not write; the record learns how and where its journal ends.
+    """Write the end that the earlier daemon could not write, of the turn and of the session; the record learns how and where its journal ends.
 
     A journal that ends with one has nothing to add: the run had not begun to write, or only its record was not yet written.
     """
@@ -91,6 +92,7 @@ def _close_journal(record: Record, folder: Path, limit: int) -> None:
     with closing(journal):
         last = _last_event(journal)
         if last is not None and last["event"] != "session_end":
+            end_turn(journal)
             detail = "the daemon ended while the session was alive"
             journal.append(
                 "session_end", reason=Reason.interrupted, turn_count=record.turn, detail=detail, processes_killed=0

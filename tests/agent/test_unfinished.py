@@ -1,9 +1,14 @@
 """Calls that a crash cut: the journal knows what became of each."""
 
+import msgspec
 import pytest
 
-from daemon.agent.unfinished import NOT_BEGUN, UNKNOWN, answers
+from daemon.agent.unfinished import NOT_BEGUN, UNKNOWN, answers, end_turn
 from daemon.journal.journal import open_journal
+from daemon.sessions.record import Usage
+
+COMPLETE = {"turn": 1, "stop_reason": "end_turn", "is_error": False, "duration_ms": 1, "usage": Usage()}
+END = {"reason": "interrupted", "turn_count": 1, "detail": None, "processes_killed": 0}
 
 
 @pytest.fixture
@@ -45,7 +50,7 @@ def test_each_call_gets_its_true_answer(journal):
     begin(journal, "b")
     end(journal, "b", "second", is_error=True)
     begin(journal, "c")
-    journal.append("session_end", reason="interrupted", turn_count=1, detail=None, processes_killed=0)
+    journal.append("session_end", **END)
     assert told(journal, "a", "b", "c", "d") == [
         ("first", False), ("second", True), (UNKNOWN, True), (NOT_BEGUN, True)
     ]  # fmt: skip
@@ -111,3 +116,69 @@ def test_damaged_event_is_such_a_hole(tmp_path):
 
 def test_no_call_needs_no_answer(journal):
     assert told(journal) == []
+
+
+def written(journal, after):
+    chunk = journal.read(after)
+    events = [] if chunk is None else map(msgspec.json.decode, journal.payloads(after, chunk))
+    return [(event["event"], event["data"]) for event in events]
+
+
+def test_cut_turn_is_ended_with_a_result_for_each_of_its_calls(journal):
+    start(journal, 1)
+    journal.append("turn_complete", **COMPLETE)
+    start(journal, 2)
+    begin(journal, "a")
+    end(journal, "a")
+    begin(journal, "b")
+    ask(journal, "b")
+    begin(journal, "c")
+    ask(journal, "c")
+    decide(journal, "c", "approve")
+    begin(journal, "d")
+    before = journal.offset
+    end_turn(journal)
+    no_usage = dict.fromkeys(Usage.__struct_fields__, 0)
+    found = written(journal, before)
+    assert [kind for kind, _ in found] == ["approval_resolved", *["claude_tool_result"] * 3, "turn_complete"]
+    assert (found[0][1]["tool_use_id"], found[0][1]["decision"], found[0][1]["client_id"]) == ("b", "cancelled", None)
+    assert [(data["turn"], data["tool_use_id"], data["result"], data["is_error"]) for _, data in found[1:4]] == [
+        (2, "b", NOT_BEGUN, True), (2, "c", UNKNOWN, True), (2, "d", UNKNOWN, True)
+    ]  # fmt: skip
+    ended = found[4][1]
+    assert 0 <= ended.pop("duration_ms") < 60_000
+    assert ended == {"turn": 2, "stop_reason": "interrupted", "is_error": False, "usage": no_usage}
+    assert told(journal, "a", "b", "c", "d", "e") == [
+        ("done", False), (NOT_BEGUN, True), (UNKNOWN, True), (UNKNOWN, True), (NOT_BEGUN, True)
+    ]  # fmt: skip
+
+
+def test_cut_turn_is_ended_once_wherever_that_was_cut(tmp_path):
+    with open_journal("abc", tmp_path / "whole", limit=1 << 20) as (journal, _):
+        start(journal, 1)
+        begin(journal, "a")
+        ask(journal, "a")
+        begin(journal, "b")
+        end_turn(journal)
+        whole = [kind for kind, _ in written(journal, 0)]
+        events = written(journal, 0)
+    for length in range(4, len(events) + 1):
+        with open_journal("abc", tmp_path / str(length), limit=1 << 20) as (journal, _):
+            for kind, data in events[:length]:
+                journal.append(kind, **data)
+            end_turn(journal)
+            end_turn(journal)
+            assert [kind for kind, _ in written(journal, 0)] == whole
+
+
+@pytest.mark.parametrize("last", [None, ("turn_complete", COMPLETE), ("session_end", END)])
+def test_nothing_is_written_where_no_turn_was_cut(journal, last):
+    if last:
+        start(journal, 1)
+        journal.append(last[0], **last[1])
+    else:
+        journal.append("session_start", prompt="go", model="scripted", work_dir="workspace")
+    journal.append("websocket_ready", websocket_url="ws://x", session_id="abc")
+    before = journal.offset
+    end_turn(journal)
+    assert journal.offset == before

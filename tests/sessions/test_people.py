@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
+from daemon.agent.unfinished import NOT_BEGUN
 from daemon.clients.follow import open_client
 from daemon.sessions.registry import Asked
 from daemon.testing import open_test_daemon
@@ -201,5 +202,6 @@ async def test_call_that_waited_when_the_daemon_crashed_is_not_run_later(tmp_pat
             assert connected["data"]["pending"]["approvals"] == []
         await journaled_until(registry, "abc", "ready_for_input")
         events = await history(registry, "abc")
-        assert kinds(events).count("claude_tool_result") == 0
+        (result,) = (event["data"]["result"] for event in events if event["event"] == "claude_tool_result")
+        assert result == NOT_BEGUN
         assert not (copy / "sessions" / "abc" / "workspace" / "a.txt").exists()

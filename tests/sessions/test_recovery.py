@@ -54,6 +54,7 @@ async def test_recovery_says_once_that_a_session_was_interrupted(tmp_path, silen
         async with open_sessions(copy, script=silent) as registry:
             view, events = registry.get("abc"), await history(registry, "abc")
             assert (view.status, view.offset, view.websocket_url) == ("interrupted", len(events), None)
+            assert kinds(events).count("turn_start") == kinds(events).count("turn_complete") == 1
             assert kinds(events).count("session_end") == 1
             assert events[-1]["data"] == {
                 "reason": "interrupted",
