@@ -97,7 +97,8 @@ class Fanout:
                 self.start_soon(self._flush_later)
 
     def _full(self) -> None:
-        if self._place.sequence <= self._journal.ring.first:  # what falls off was not written yet
+        if self._place.sequence <= self._journal.ring.first:  # what falls off was sent to nobody yet
+            self._journal.commit()
             self.flush()
 
     async def _flush_later(self) -> None:

@@ -53,6 +53,8 @@ class Journal:
 
     __slots__ = (
         "_changed",
+        "_held",
+        "_held_from",
         "_holding",
         "_limit",
         "_room",
@@ -84,7 +86,9 @@ class Journal:
         self._limit = limit
         self._room = 0  # bytes that can be written before `_make_room` is asked again
         self._changed = Again()
-        self._holding = False  # back what was shown
+        self._holding = False
+        self._held: list[bytes] = []  # frames that are not written yet
+        self._held_from = 0  # where on the ring begins what nobody was told of
 
     @property
     def epoch(self) -> str:
@@ -103,8 +107,12 @@ class Journal:
         offset = self.offset + 1
         ready = frames.frame(events.encode(self.session_id, kind, data, offset))
         if len(ready) > self._room:
+            self.commit()
             self._make_room(len(ready))
-        self._segments[-1].append(ready)
+        if self._holding:
+            self._held.append(ready)
+        else:
+            self._segments[-1].append(ready)
         self._room -= len(ready)
         self.offset = offset
         self._show(ready)
@@ -115,14 +123,34 @@ class Journal:
         self._show(frames.frame(events.encode(self.session_id, kind, data, None)))
 
     def together(self) -> AbstractContextManager[None]:
-        """What is shown in the block, which awaits nothing, leaves in one write at its end."""
+        """What is appended and shown in the block, which awaits and reads nothing, is written at once at its end, and leaves in one write.
+
+        `JournalFull`, also at the end, where it cannot be written: nobody saw what is not in the journal then.
+        """
         return _Together(self)
 
-    def hold_back(self, *, holding: bool) -> None:
-        """Tell nobody of what is shown, or do from now on."""
-        self._holding = holding
-        if not holding:
-            self._tell()
+    def hold_back(self) -> None:
+        """Write nothing and tell nobody from now on."""
+        self._holding = True
+        self._held_from = self.ring.sequence
+
+    def let_go(self) -> None:
+        """Write what was held back, and tell of it and of what follows."""
+        self._holding = False
+        self.commit()
+        self._tell()
+
+    def commit(self) -> None:
+        """Write what is held back, as somebody is about to see it."""
+        if self._held:
+            held, self._held = self._held, []
+            try:
+                self._segments[-1].append_all(held)
+            except JournalFull:
+                self.offset -= len(held)
+                self.ring.take_back(self._held_from)
+                raise
+        self._held_from = self.ring.sequence
 
     def live_frame(self, kind: str, /, **data: Any) -> bytes:
         """A live-only event as a ready frame, for one client alone."""
@@ -175,11 +203,10 @@ class Journal:
 
     def _show(self, ready: bytes) -> None:
         self.ring.put(ready, self.offset)
-        self._tell()
+        if not self._holding:
+            self._tell()
 
     def _tell(self) -> None:
-        if self._holding:
-            return
         self._changed.tell()
         self.on_show()
 
@@ -210,10 +237,10 @@ class _Together(AbstractContextManager[None]):
         self._journal = journal
 
     def __enter__(self) -> None:
-        self._journal.hold_back(holding=True)
+        self._journal.hold_back()
 
     def __exit__(self, *_: object) -> None:
-        self._journal.hold_back(holding=False)
+        self._journal.let_go()
 
 
 def load_journal(session_id: str, folder: Path, *, limit: int, writable: bool) -> tuple[Journal, Recovery]:

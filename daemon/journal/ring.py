@@ -47,18 +47,27 @@ class Ring:
             return
         self._entries.append((ready, offset))
         self._size += len(ready)
-        while self._is_full():
-            self.on_full()
-            if self._is_full():
-                self._size -= len(self._entries.pop(0)[0])
+        if self._size > MOST_BYTES or len(self._entries) > MOST_FRAMES:
+            self._shrink()
 
-    def _is_full(self) -> bool:
-        return len(self._entries) > MOST_FRAMES or (self._size > MOST_BYTES and len(self._entries) > 1)
+    def _shrink(self) -> None:
+        while len(self._entries) > MOST_FRAMES or (self._size > MOST_BYTES and len(self._entries) > 1):
+            before = len(self._entries)
+            self.on_full()
+            if len(self._entries) == before:
+                self._size -= len(self._entries.pop(0)[0])
 
     def after(self, sequence: int) -> list[tuple[bytes, int]] | None:
         """What was shown from a number on, or None where that is no longer held."""
         start = len(self._entries) - (self.sequence - sequence)
         return self._entries[start:] if start >= 0 else None
+
+    def take_back(self, sequence: int) -> None:
+        """It was not shown after all, from that number on; nobody has read it."""
+        kept = max(0, sequence - self.first)
+        self._size -= sum(len(ready) for ready, _ in self._entries[kept:])
+        del self._entries[kept:]
+        self.sequence = sequence
 
     def forget(self) -> None:
         """A reader has read all: what nobody else reads is not kept."""

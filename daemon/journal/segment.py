@@ -5,6 +5,7 @@ from __future__ import annotations  # array[int] cannot be evaluated before Pyth
 import os
 from array import array
 from bisect import bisect_right
+from collections.abc import Sequence
 from contextlib import suppress
 from errno import EINVAL, EIO, ENOSYS
 from itertools import pairwise
@@ -86,20 +87,32 @@ class Segment:
             _write(self._index, b"".join(records), 0)
             os.ftruncate(self._index, len(records) * RECORD.size)
 
-    def append(self, data: bytes) -> None:
+    def append(self, ready: bytes) -> None:
         """Write one frame, then its record. On failure neither stays and `JournalFull` is raised."""
+        self._write(ready, record(self.size, ready), (self.size + len(ready),))
+
+    def append_all(self, ready: Sequence[bytes]) -> None:
+        """The same with several frames at once: all of them or none."""
+        end, ends, records = self.size, [], []
+        for data in ready:
+            records.append(record(end, data))
+            end += len(data)
+            ends.append(end)
+        self._write(b"".join(ready), b"".join(records), ends)
+
+    def _write(self, ready: bytes, records: bytes, ends: Sequence[int]) -> None:
         start, place = self.size, len(self._ends) * RECORD.size
         try:
-            _write(self._frames, data, start)
-            _write(self._index, record(start, data), place)
+            _write(self._frames, ready, start)
+            _write(self._index, records, place)
         except OSError as error:
             for fd, size in ((self._frames, start), (self._index, place)):
                 with suppress(OSError):
                     os.ftruncate(fd, size)
             raise JournalFull(f"the journal could not be written: {error.strerror}") from error
-        self.size = start + len(data)
-        self.last += 1
-        self._ends.append(self.size)
+        self._ends.extend(ends)
+        self.size = self._ends[-1]
+        self.last += len(ends)
 
     def read(self, after: int, max_bytes: int, max_events: int) -> tuple[bytes, int]:
         """Ready frames after an offset, joined: at least one, else up to the limits; and the last offset among them."""

@@ -130,6 +130,30 @@ async def test_burst_that_is_more_than_the_ring_holds_is_lost_to_nobody_who_keep
         nursery.cancel_scope.cancel()
 
 
+async def test_nobody_is_sent_what_is_not_in_the_file_yet(journal):
+    class Reader(Taker):
+        def write(self, data):
+            (file,) = journal.folder.glob("*.frames")
+            assert data in file.read_bytes()
+            return super().write(data)
+
+    fanout, reader = Fanout(journal), Reader()
+    fanout.join(reader)
+    note(journal)
+    with journal.together():
+        for _ in range(20):
+            note(journal, "x" * (MOST_BYTES // 4))  # more than the ring holds: some must leave before the end
+        assert len(reader.writes) > 1
+    assert b"".join(reader.writes) == b"".join(journal.read(at).data for at in _stops(journal))
+
+
+def _stops(journal):
+    at = 0
+    while (chunk := journal.read(at)) is not None:
+        yield at
+        at = chunk.offset
+
+
 @pytest.mark.parametrize("room", [0, 10])
 async def test_client_that_does_not_take_all_falls_out_and_the_others_go_on(journal, room):
     fanout = Fanout(journal)

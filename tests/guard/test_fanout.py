@@ -28,6 +28,7 @@ BURST_STEPS = 0.3  # of tasks, for such a burst: those of one flush, whoever wai
 JOINS = 0.1  # of bytes, each of which copies what it joins: one for all clients
 ENCODES = 1  # for an event, however many clients there are
 FILE_WRITES = 2  # for a journaled event: its frame and its record
+BLOCK_JOINS = 3  # of a block of events: for its frames, its records, and the clients
 TASKS = 2  # of a client that keeps up: its connection's own, and the library's
 COPIES = 2.0  # of a large event's bytes in memory at once, however many clients wait for it
 # ------------------------------------------------------------------------------------------------------------------------
@@ -115,6 +116,23 @@ async def test_events_that_come_together_leave_together(tmp_path, live):
     assert counts.joins <= CLIENTS * JOINS
     assert BURST <= counts.encodes <= BURST * ENCODES
     assert counts.file_writes == (0 if live else BURST * FILE_WRITES)
+
+
+async def test_events_of_one_block_are_written_once_and_sent_once(tmp_path):
+    async with open_listening_room(tmp_path) as (room, url):
+        with crowd(room, url) as clients, trio.fail_after(10):
+            await clients.settle(room)
+            await trio.sleep(2 * _GATHER)
+            with counting() as counts:
+                with room.journal.together():
+                    for _ in range(BURST):
+                        say(room, live=False)
+                await clients.take(BURST)
+    assert counts.socket_writes == CLIENTS
+    assert counts.file_writes == FILE_WRITES
+    assert counts.steps <= CLIENTS * STEPS
+    assert counts.joins <= BLOCK_JOINS
+    assert counts.encodes == BURST * ENCODES
 
 
 def tasks() -> int:

@@ -65,6 +65,50 @@ def test_nobody_sees_an_event_that_could_not_be_written(tmp_path):
         assert (texts(held(journal)), recovery.cut) == (["a", "c"], None)
 
 
+def note_together(journal, *words):
+    with journal.together():
+        for word in words:
+            say(journal, word)
+            note(journal, word)
+
+
+def test_nobody_sees_any_of_what_could_not_be_written_together(tmp_path):
+    with opened(tmp_path) as (journal, _):
+        note(journal, "a")
+        cursor = Cursor(journal, 0)
+        assert drained(cursor) == [1]
+        before = files(tmp_path)
+        size = file_of(tmp_path, 1, "frames").stat().st_size
+        for limit in (size, size + 1, size + 500):
+            with lowered(resource.RLIMIT_FSIZE, limit), pytest.raises(JournalFull, match="too large"):
+                note_together(journal, *(word * 200 for word in "bcd"))
+            assert (drained(cursor), journal.offset, files(tmp_path)) == ([], 1, before)
+        with journal.together():
+            say(journal, "live")
+            assert note(journal, "e") == 2
+            assert files(tmp_path) == before
+        assert drained(cursor) == ["live", 2]
+    with opened(tmp_path) as (journal, recovery):
+        assert (texts(held(journal)), recovery.cut) == (["a", "e"], None)
+
+
+def test_what_was_written_of_a_block_stays_when_the_rest_could_not_be(tmp_path):
+    with opened(tmp_path, limit=SMALL) as (journal, _):
+        cursor = Cursor(journal, 0)
+        assert drained(cursor) == []
+        with (
+            lowered(resource.RLIMIT_NOFILE, lowest_free_descriptor()),
+            pytest.raises(JournalFull, match="open files"),
+        ):
+            note_together(journal, *["x" * 100] * 100)  # more than one segment holds
+        last = journal.offset
+        assert last > 1
+        assert [told for told in drained(cursor) if isinstance(told, int)] == list(range(1, last + 1))
+        assert note(journal, "y") == last + 1
+    with opened(tmp_path, limit=SMALL) as (journal, recovery):
+        assert (offsets(held(journal)), recovery.cut) == (list(range(1, last + 2)), None)
+
+
 def test_journal_goes_on_when_a_new_segment_could_not_be_begun(tmp_path):
     with opened(tmp_path, limit=SMALL) as (journal, _):
         while journal._segments[-1].size < SMALL // 4 - 300:

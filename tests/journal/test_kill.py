@@ -15,13 +15,16 @@ KILLS = 40
 LIMIT = 1 << 30
 WRITER = """
 import os, sys
+from contextlib import nullcontext
 from pathlib import Path
 from daemon.journal.journal import load_journal
 
 journal, recovery = load_journal("s", Path(sys.argv[1]), limit=int(sys.argv[2]), writable=True)
 while True:
-    offset = journal.offset + 1
-    assert journal.append("files_changed", paths=[f"{offset}:" + "x" * (offset * 7919 % 5000)]) == offset
+    with journal.together() if journal.offset % 2 else nullcontext():
+        for _ in range(journal.offset % 5 + 1):
+            offset = journal.offset + 1
+            assert journal.append("files_changed", paths=[f"{offset}:" + "x" * (offset * 7919 % 5000)]) == offset
     os.write(1, b"%d\\n" % offset)
 """
 

@@ -54,6 +54,16 @@ class Journals(RuleBasedStateMachine):
         say(self.written, text)
         self.shown.append((text, len(self.written.live_frame("tool_output", tool_use_id="t", position=0, text=text))))
 
+    @rule(sizes=st.lists(st.one_of(st.integers(0, 900), st.none()), max_size=12))
+    def together(self, sizes: list[int | None]) -> None:
+        """Several at once; None is a live one."""
+        with self.written.together():
+            for size in sizes:
+                if size is None:
+                    self.publish(ring.MOST_BYTES // 3)
+                else:
+                    self.append(size)
+
     @precondition(lambda self: len(self.all) < 3)
     @rule(target=followers, data=st.data())
     def follow(self, data: st.DataObject) -> Follower:

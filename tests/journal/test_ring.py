@@ -66,3 +66,18 @@ def test_bytes_are_counted_anew_after_forgetting():
         shown(ring, 2, MOST_BYTES // 2)
         assert len(ring) == 2
         ring.forget()
+
+
+def test_what_was_not_shown_after_all_is_taken_back():
+    ring = Ring()
+    shown(ring, 2)
+    ring.join()
+    shown(ring, 3, size=MOST_BYTES // 4)
+    ring.take_back(4)
+    assert (ring.sequence, len(ring)) == (4, 2)
+    ring.take_back(2)
+    assert (ring.sequence, ring.after(2)) == (2, [])
+    ring.take_back(1)  # before anybody read
+    assert (ring.sequence, len(ring)) == (1, 0)
+    shown(ring, 4, size=MOST_BYTES // 4)
+    assert len(ring) == 4  # what is gone takes no room
