@@ -89,30 +89,38 @@ class Segment:
 
     def append(self, ready: bytes) -> None:
         """Write one frame, then its record. On failure neither stays and `JournalFull` is raised."""
-        self._write(ready, record(self.size, ready), (self.size + len(ready),))
+        start, place = self.size, len(self._ends) * RECORD.size
+        try:
+            _write(self._frames, ready, start)
+            _write(self._index, record(start, ready), place)
+        except OSError as error:
+            raise self._undone(start, place, error) from error
+        self.size = start + len(ready)
+        self.last += 1
+        self._ends.append(self.size)
 
     def append_all(self, ready: Sequence[bytes]) -> None:
         """The same with several frames at once: all of them or none."""
-        end, ends, records = self.size, [], []
+        start, place = self.size, len(self._ends) * RECORD.size
+        end, ends, records = start, [], []
         for data in ready:
             records.append(record(end, data))
             end += len(data)
             ends.append(end)
-        self._write(b"".join(ready), b"".join(records), ends)
-
-    def _write(self, ready: bytes, records: bytes, ends: Sequence[int]) -> None:
-        start, place = self.size, len(self._ends) * RECORD.size
         try:
-            _write(self._frames, ready, start)
-            _write(self._index, records, place)
+            _write(self._frames, b"".join(ready), start)
+            _write(self._index, b"".join(records), place)
         except OSError as error:
-            for fd, size in ((self._frames, start), (self._index, place)):
-                with suppress(OSError):
-                    os.ftruncate(fd, size)
-            raise JournalFull(f"the journal could not be written: {error.strerror}") from error
-        self._ends.extend(ends)
-        self.size = self._ends[-1]
+            raise self._undone(start, place, error) from error
+        self.size = end
         self.last += len(ends)
+        self._ends.extend(ends)
+
+    def _undone(self, start: int, place: int, error: OSError) -> JournalFull:
+        for fd, size in ((self._frames, start), (self._index, place)):
+            with suppress(OSError):
+                os.ftruncate(fd, size)
+        return JournalFull(f"the journal could not be written: {error.strerror}")
 
     def read(self, after: int, max_bytes: int, max_events: int) -> tuple[bytes, int]:
         """Ready frames after an offset, joined: at least one, else up to the limits; and the last offset among them."""
