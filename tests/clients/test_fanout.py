@@ -1,6 +1,7 @@
 """Writing to all who keep up: at once, in one write after a burst, and never to who cannot take it."""
 
 import re
+import resource
 import socket
 from contextlib import nullcontext, suppress
 
@@ -12,10 +13,12 @@ import wsproto.events
 from hypothesis import strategies as st
 
 from daemon.clients.fanout import _GATHER, Fanout
+from daemon.errors import JournalFull
 from daemon.journal.cursor import Cursor, Place
 from daemon.journal.journal import Journal, open_journal
 from daemon.journal.ring import MOST_BYTES
 from tests.clients.room import RawClient, handshake, open_listening_room
+from tests.journal.history import lowered
 
 
 @pytest.fixture
@@ -145,6 +148,22 @@ async def test_nobody_is_sent_what_is_not_in_the_file_yet(journal):
             note(journal, "x" * (MOST_BYTES // 4))  # more than the ring holds: some must leave before the end
         assert len(reader.writes) > 1
     assert b"".join(reader.writes) == b"".join(journal.read(at).data for at in _stops(journal))
+
+
+async def test_what_has_left_in_a_block_is_not_taken_back_with_the_rest(journal):
+    fanout, taker = Fanout(journal), Taker()
+    fanout.join(taker)
+    block = journal.together()
+    block.__enter__()
+    for _ in range(6):
+        note(journal, "x" * (MOST_BYTES // 4))  # more than the ring holds
+    (file,) = journal.folder.glob("*.frames")
+    with lowered(resource.RLIMIT_FSIZE, file.stat().st_size), pytest.raises(JournalFull):
+        block.__exit__(None, None, None)
+    assert 0 < journal.delivered == journal.offset == journal.ring.sequence < 6
+    note(journal)
+    fanout.flush()
+    assert b"".join(taker.writes) == b"".join(journal.read(at).data for at in _stops(journal))
 
 
 def _stops(journal):

@@ -24,7 +24,8 @@ class Counted(Output):
 def pipe():
     before = descriptors()
     reading, writing = os.pipe()
-    os.set_blocking(reading, False)
+    for end in (reading, writing):
+        os.set_blocking(end, False)
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 1 << 18)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     ends = {reading, writing}
