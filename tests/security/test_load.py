@@ -67,7 +67,8 @@ async def test_runaway_is_contained_and_ended_within_a_second(tmp_path, name):
         assert took < 1.5  # a machine that runs other tests at the same time is given half a second
         assert loaded <= (max(2 * quiet, 10) if name in OF_THE_KERNEL else 2 * quiet), (loaded, quiet)
         assert box.workspace.usage(100_000).size < (256 << 20) + 1500 * (1 << 20)
-        assert "on\n" in (await box.run("echo on")).text  # what is left of a fork bomb may print behind it
+        text = (await box.run("echo on")).text
+        assert "on\n" in text if name == "fork bomb" else text.endswith("on\n")  # its remains may print behind it
 
 
 @pytest.mark.slow
